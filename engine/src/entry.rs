@@ -255,4 +255,7 @@ pub struct Receipt {
     pub sequences: Sequences,
     /// Whether this was a retry: the batch with this id was committed before, with this result.
     pub duplicate: bool,
+    /// The number of entries that the batch's trims and deletes removed: those that were readable,
+    /// and those lost to damage. 0 for a retry.
+    pub removed: u64,
 }

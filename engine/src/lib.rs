@@ -73,7 +73,6 @@ pub use state::figures::StoreFigures;
 pub use state::refusals::OnceAMinute;
 pub use stats::Stats;
 pub use store::{Entries, Store};
-pub use write::batch::{Batch, Durability, TargetList};
-pub use write::change::Trim;
+pub use write::batch::{Batch, Durability, TargetList, Trim};
 pub use write::queue::Submission;
 pub use write::ticket::Ticket;

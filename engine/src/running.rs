@@ -107,10 +107,17 @@ impl Running {
         if let Err(error) = self.check_writable() {
             return batches.iter().map(|_| Err(error.clone())).collect();
         }
-        // All are looked up before the first is queued.
-        let prepare = |batch| prepare_and_look_up(&self.state, batch);
-        let prepared: Vec<_> = batches.into_iter().map(prepare).collect();
-        self.pipeline.submit(prepared)
+        // All are looked up before the first is queued. A removal may wait for the commit of one
+        // before it.
+        let (mut tickets, mut prepared) = (Vec::new(), Vec::with_capacity(batches.len()));
+        for batch in batches {
+            if batch.has_removals() {
+                tickets.extend(self.pipeline.submit(std::mem::take(&mut prepared)));
+            }
+            prepared.push(prepare_and_look_up(&self.state, batch));
+        }
+        tickets.extend(self.pipeline.submit(prepared));
+        tickets
     }
 
     /// The same for batches that are prepared, without waiting for room.

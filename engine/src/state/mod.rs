@@ -17,7 +17,7 @@ pub mod refusals;
 pub mod reserve;
 mod signals;
 mod times;
-mod turns;
+pub mod turns;
 pub mod view;
 
 use std::collections::HashSet;

@@ -1,33 +1,54 @@
 //! Locks by which paths exclude each other. A path that takes several takes them in this order:
 //! merging (`merging`), expiring, dropping.
 
-use parking_lot::{Mutex, RwLock};
+use std::sync::Arc;
+
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::timeline::Key;
 
-/// The maximum number of timelines that can be changed at the same time.
-const CHANGE_LOCKS: usize = 64;
-
 /// The locks.
+#[derive(Default)]
 pub struct Turns {
     /// Held while expired segments, or a store, are dropped.
     pub expiring: Mutex<()>,
     /// Held for reading while a group is committed, for writing while a store is dropped: a group
     /// finds either the whole store or none of it.
     pub dropping: RwLock<()>,
-    changing: [Mutex<()>; CHANGE_LOCKS],
+    changing: Arc<Changing>,
 }
 
-impl Default for Turns {
-    fn default() -> Turns {
-        let changing = std::array::from_fn(|_| Mutex::new(()));
-        Turns { expiring: Mutex::default(), dropping: RwLock::default(), changing }
-    }
+/// The timelines that are changed now. Each has one of 64 bits.
+#[derive(Debug, Default)]
+struct Changing {
+    bits: Mutex<u64>,
+    ended: Condvar,
+}
+
+/// The right to change some timelines, until it is dropped: a change reads before it writes.
+#[derive(Debug)]
+pub struct Turn {
+    changing: Arc<Changing>,
+    bits: u64,
 }
 
 impl Turns {
-    /// Held while a timeline is changed: a change reads before it writes.
-    pub fn changing(&self, key: Key<'_>) -> &Mutex<()> {
-        &self.changing[(key.hash >> 32) as usize % CHANGE_LOCKS]
+    /// Waits until nobody else changes one of these timelines. All turns that a thread needs at the
+    /// same time are taken by one call: so no two threads wait for each other.
+    pub fn change<'k>(&self, keys: impl IntoIterator<Item = Key<'k>>) -> Turn {
+        let bits = keys.into_iter().fold(0, |bits, key| bits | 1 << ((key.hash >> 32) % 64));
+        let mut taken = self.changing.bits.lock();
+        while *taken & bits != 0 {
+            self.changing.ended.wait(&mut taken);
+        }
+        *taken |= bits;
+        Turn { changing: self.changing.clone(), bits }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *self.changing.bits.lock() &= !self.bits;
+        self.changing.ended.notify_all();
     }
 }

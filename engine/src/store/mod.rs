@@ -18,12 +18,10 @@ use crate::read::list;
 use crate::read::{Reading, page};
 use crate::running::Running;
 use crate::snapshot::Snapshot;
-use crate::state::State;
 use crate::state::moment::{HeldMoment, Moment};
 use crate::timeline::check_name;
-use crate::write::active::CommitPipeline;
-use crate::write::batch::{Batch, original, stands_for};
-use crate::write::change::{self, Trim};
+use crate::write::batch::{Batch, Trim, original, stands_for};
+use crate::write::change;
 
 /// A named set of timelines. A timeline exists once it was appended to; one that was never written
 /// reads as empty.
@@ -125,35 +123,17 @@ impl Store {
         read(Reading::new(state, &moment, state.key(timeline)))
     }
 
-    /// Runs a change. A change first counts the entries that it reads: if the store was dropped
-    /// meanwhile, that count is meaningless, and the result is an error.
-    fn change<T>(
-        &self,
-        timeline: impl AsRef<[u8]>,
-        change: impl FnOnce(&State, &CommitPipeline, TimelineRef<'_>) -> Result<T>,
-    ) -> Result<T> {
-        self.running.check_writable()?;
-        let state = &self.running.state;
-        let timeline = self.timeline(timeline.as_ref())?;
-        let changed = change(state, &self.running.pipeline, timeline)?;
-        state.check_store(self.id)?;
-        Ok(changed)
-    }
-
     /// Removes the start of a timeline. Returns the number of readable entries removed. Readers
     /// with a cursor below that get the verdict [`Verdict::Trimmed`](crate::Verdict::Trimmed).
     pub fn trim(&self, timeline: impl AsRef<[u8]>, trim: Trim) -> Result<u64> {
-        self.change(timeline, |state, pipeline, timeline| {
-            change::trim(state, pipeline, timeline, trim)
-        })
+        Ok(self.running.commit(Batch::new().trim(self, timeline, trim))?.removed)
     }
 
     /// Removes single entries. Returns the number of entries removed: those that were readable, and
     /// those lost to damage. A removed entry leaves a hole, not a loss.
     pub fn delete(&self, timeline: impl AsRef<[u8]>, sequences: &[Sequence]) -> Result<u64> {
-        self.change(timeline, |state, pipeline, timeline| {
-            change::delete(state, pipeline, timeline, sequences)
-        })
+        let batch = Batch::new().delete(self, timeline, sequences.iter().copied());
+        Ok(self.running.commit(batch)?.removed)
     }
 
     /// Replaces the body of an entry; its sequence and time stay. False if there is no such
@@ -164,9 +144,13 @@ impl Store {
         sequence: Sequence,
         body: impl AsRef<[u8]>,
     ) -> Result<bool> {
-        self.change(timeline, |state, pipeline, timeline| {
-            change::edit(state, pipeline, timeline, sequence, body.as_ref())
-        })
+        self.running.check_writable()?;
+        let (state, pipeline) = (&self.running.state, &self.running.pipeline);
+        let timeline = self.timeline(timeline.as_ref())?;
+        let is_there = change::edit(state, pipeline, timeline, sequence, body.as_ref())?;
+        // What was read of a store that was dropped meanwhile means nothing.
+        state.check_store(self.id)?;
+        Ok(is_there)
     }
 
     /// Removes all entries. False if there was no readable entry. The sequences of the timeline

@@ -135,7 +135,7 @@ impl Environment for Active {
 
     fn publish(&self, group: &Filling, outcomes: &[Result<Receipt>], woken: &mut Vec<Waker>) {
         let is_new = |receipt: &Receipt| !receipt.duplicate;
-        let (mut batches, mut entries, mut body_bytes) = (0, 0, 0);
+        let (mut batches, mut entries, mut body_bytes, mut removed) = (0, 0, 0, 0);
         let idle = self.state.watch.is_idle();
         for (submitted, outcome) in group.batches.iter().zip(outcomes) {
             let batch = &submitted.batch;
@@ -145,6 +145,7 @@ impl Environment for Active {
             batches += 1;
             entries += batch.appends() as u64;
             body_bytes += batch.body_bytes();
+            removed += batch.removed;
             if !idle {
                 let timelines = batch.named().chain(batch.listed());
                 timelines.for_each(|key| self.state.watch.publish(key.timeline, woken));
@@ -154,6 +155,7 @@ impl Environment for Active {
         counters.batches.add(batches);
         counters.entries.add(entries);
         counters.body_bytes.add(body_bytes);
+        counters.trimmed_entries.add(removed);
         if batches > 0 {
             counters.group_entries.add(entries);
             counters.commit_times.add_time(self.started, self.state.clock.monotonic());

@@ -438,9 +438,8 @@ mod tests {
                     let list = TargetList::new(Instance(0), &hasher, list).ok()?;
                     batch.fan_out_to_list(body(bytes), [(store, name(to))], &list)
                 }
-                Call::Trim(of, lowest) => {
-                    batch.trim(timeline(name(of)), Floor { lowest: *lowest, ..Floor::default() })
-                }
+                Call::Trim(of, lowest) => batch
+                    .move_floor(timeline(name(of)), Floor { lowest: *lowest, ..Floor::default() }),
                 Call::Remove(of, at) => {
                     batch.remove(timeline(name(of)), &BTreeMap::from([(*at, *at)]))
                 }

@@ -146,7 +146,7 @@ impl<K: Known> Decision<'_, '_, K> {
     fn on_batch(&mut self, submitted: &Submission, slots: &mut Vec<SlotId>) -> Result<Receipt> {
         let (batch, time_ms) = (&submitted.batch, self.times.time_ms);
         if batch.is_nothing() {
-            return Ok(Receipt { time_ms, sequences: Sequences::default(), duplicate: false });
+            return Ok(Receipt { time_ms, ..Receipt::default() });
         }
         if !batch.frees_only() {
             // This check is first: batches that are refused again and again must not leave slots in
@@ -180,7 +180,7 @@ impl<K: Known> Decision<'_, '_, K> {
         }
         self.stage(batch, slots, &sequences);
         sequences.truncate(given);
-        Ok(Receipt { time_ms, sequences, duplicate: false })
+        Ok(Receipt { time_ms, sequences, duplicate: false, removed: batch.removed })
     }
 
     /// An error if a store that the batch concerns was dropped since it was queued.

@@ -16,6 +16,7 @@ mod decide;
 pub mod pipeline;
 pub mod queue;
 pub mod relaxed;
+mod removal;
 mod rotate;
 pub mod sequence;
 pub mod ticket;

@@ -22,9 +22,11 @@ use crate::locks::{Condvar, Guard, Mutex};
 use crate::memtable::{Memtable, SlotId};
 use crate::read::reading::Reading;
 use crate::state::State;
+use crate::state::turns::Turn;
 use crate::state::view::View;
 use crate::timeline::{End, Key};
 use crate::write::batch::{Batch, Few, Listed, Prepared};
+use crate::write::removal;
 use crate::write::ticket::{Fill, Ticket};
 
 const CLOSED: Error = Error::Closed { what: "the engine is closed: no more batches are taken" };
@@ -57,6 +59,10 @@ pub struct Submission {
     /// The earlier use of its id, as far as the active memtable does not know it.
     pub(crate) id: Option<IdHint>,
     pub(crate) is_cold: bool,
+    /// A batch with removals that are not found yet: nothing of it is prepared.
+    pub(crate) unfound: Option<Box<Batch>>,
+    /// Its turn to change the timelines that it removes from, until the commit is visible.
+    pub(crate) turn: Option<Turn>,
 }
 
 /// What a caller knows of the timelines of a batch.
@@ -98,15 +104,24 @@ impl Hints {
 
 impl Submission {
     /// Whether something that the commit needs must be read from the disk: the end of a timeline,
-    /// or the use of an id. [`Engine::look_up`](crate::Engine::look_up) does this. Without it, the
-    /// commit does it, while all other commits wait.
+    /// the use of an id, or what a trim or a delete removes. [`Engine::look_up`](crate::Engine::look_up) does this. Without it, the
+    /// commit does it, while all other commits wait; a batch that removes entries is refused.
     pub fn is_cold(&self) -> bool {
         self.is_cold
     }
 
     /// Refuses a batch that was prepared for another opening of an engine.
     pub(crate) fn of(self, instance: Instance) -> Result<Submission> {
-        if self.instance == instance { Ok(self) } else { Err(Error::foreign_store()) }
+        if self.instance != instance {
+            return Err(Error::foreign_store());
+        }
+        if self.unfound.is_some() {
+            return Err(Error::invalid(
+                "a batch with a trim or a delete is looked up before it is queued: call \
+                 Engine::look_up",
+            ));
+        }
+        Ok(self)
     }
 
     pub(crate) fn nothing() -> Submission {
@@ -123,6 +138,13 @@ impl Submission {
     /// their ends, and the use of an id; those that need the disk stay unknown if it may not be
     /// read.
     pub(crate) fn look_up(&mut self, state: &State, may_read: bool) -> Result<()> {
+        if let Some(batch) = self.unfound.take_if(|_| may_read) {
+            let (batch, turn) = removal::find(state, *batch)?;
+            (self.batch, self.turn) = (prepared(state, batch)?, Some(turn));
+        }
+        if self.unfound.is_some() {
+            return Ok(());
+        }
         let (batch, view) = (&self.batch, state.view.load());
         let mut is_cold = false;
         let mut add = |hints: &mut Hints, key| -> Result<()> {
@@ -403,8 +425,16 @@ impl Filling {
 
 /// Does the caller's part of a commit for a batch, except look-ups.
 pub fn prepare(state: &State, batch: Batch) -> Result<Submission> {
-    let batch = batch.prepare(state.instance, &state.options, &state.hasher)?;
-    Ok(Submission { batch, instance: state.instance, ..Submission::default() })
+    let instance = state.instance;
+    if batch.has_removals() {
+        let unfound = Some(Box::new(batch));
+        return Ok(Submission { instance, unfound, is_cold: true, ..Submission::default() });
+    }
+    Ok(Submission { batch: prepared(state, batch)?, instance, ..Submission::default() })
+}
+
+fn prepared(state: &State, batch: Batch) -> Result<Prepared> {
+    batch.prepare(state.instance, &state.options, &state.hasher)
 }
 
 /// The same with look-ups, for a caller that may wait for the disk.

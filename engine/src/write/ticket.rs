@@ -185,7 +185,7 @@ mod tests {
     }
 
     fn receipt(time_ms: u64) -> Receipt {
-        Receipt { time_ms, sequences: vec![1].into(), duplicate: false }
+        Receipt { time_ms, sequences: vec![1].into(), ..Receipt::default() }
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod log_files;
 mod long;
 mod measures;
 mod relaxed;
+mod removals;
 mod retries;
 mod shared;
 mod short;

@@ -10,7 +10,7 @@
 //!
 //! This file does not know where ids are stored.
 
-use super::{AppendedBody, Change, ChangeKind, Listed, Target};
+use super::{AppendedBody, Change, ChangeKind, Listed, Removal, Target};
 use crate::entry::Receipt;
 use crate::error::{Error, Result};
 use crate::format::checksum::name_hash;
@@ -42,6 +42,7 @@ pub(crate) fn original(used: &IdRecord, hashes: IdHashes) -> Result<Receipt> {
         time_ms: used.time_ms,
         sequences: used.sequences.iter().copied().collect(),
         duplicate: true,
+        removed: 0,
     })
 }
 
@@ -52,6 +53,8 @@ pub(super) struct Content<'a> {
     pub targets: &'a [Target],
     pub list: Option<&'a Listed>,
     pub changes: &'a [Change],
+    /// As they were asked for: a repeat finds less to remove.
+    pub removals: &'a [Removal],
 }
 
 impl Content<'_> {
@@ -60,7 +63,7 @@ impl Content<'_> {
         let (bodies, targets) = match self.bodies {
             // Every release has computed them so; an id that was used before an update is still
             // known after it.
-            [body] if self.changes.is_empty() => {
+            [body] if self.changes.is_empty() && self.removals.is_empty() => {
                 (name_hash(self.tail.body_at(&body.place)), self.targets())
             }
             bodies => {
@@ -96,7 +99,7 @@ impl Content<'_> {
         // The counts keep targets and changes apart.
         let targets = self.all_targets().count() as u64;
         let counted = mixed(mixed(appended, targets), self.changes.len() as u64);
-        self.changes.iter().fold(counted, |hash, change| {
+        let changed = self.changes.iter().fold(counted, |hash, change| {
             let hash = timeline(hash, change.store, self.tail.name_at(&change.name));
             match &change.kind {
                 ChangeKind::Trim(floor) => {
@@ -112,7 +115,8 @@ impl Content<'_> {
                     [3, *sequence, name_hash(self.tail.body_at(body))].into_iter().fold(hash, mixed)
                 }
             }
-        })
+        });
+        self.removals.iter().flat_map(Removal::numbers).fold(changed, mixed)
     }
 }
 

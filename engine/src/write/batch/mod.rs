@@ -12,6 +12,7 @@ mod checks;
 mod identity;
 mod list;
 mod prepared;
+mod removals;
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -34,6 +35,8 @@ pub use list::TargetList;
 pub(crate) use prepared::{
     AppendedBody, Basis, Change, ChangeKind, Conditions, Few, Prepared, Target,
 };
+pub use removals::Trim;
+pub(crate) use removals::{Removal, Removed};
 
 use crate::options::{MAX_BODY_BYTES, Options};
 
@@ -49,7 +52,7 @@ pub enum Durability {
     Disk,
 }
 
-/// Appends and edits that are committed together: all of them or none, after any crash.
+/// Appends, edits and removals that are committed together: all of them or none, after any crash.
 ///
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
@@ -65,6 +68,10 @@ pub struct Batch {
     tail: TailWriter,
     targets: Few<Target>,
     changes: Vec<Change>,
+    /// Those that are not found yet.
+    removals: Vec<Removal>,
+    /// The number of entries that the removals found.
+    removed: u64,
     bodies: Few<AppendedBody>,
     list: Option<Listed>,
     lifetime_ms: u64,
@@ -73,6 +80,8 @@ pub struct Batch {
     conditions: Conditions,
     bases: Vec<(StoreId, Vec<u8>, Sequence)>,
     id: Option<ClientId>,
+    /// Its id in the tail.
+    encoded_id: Option<(Range<u32>, IdHashes)>,
     /// The engine of its stores; `None` as long as it names no store.
     engine: Option<Instance>,
     /// The first error in it, reported when it is submitted.
@@ -277,7 +286,7 @@ impl Batch {
 
     /// Moves the floor of a timeline.
     #[must_use]
-    pub(crate) fn trim(mut self, timeline: TimelineRef<'_>, floor: Floor) -> Batch {
+    pub(crate) fn move_floor(mut self, timeline: TimelineRef<'_>, floor: Floor) -> Batch {
         let name = self.tail.trim(timeline, floor);
         self.change(timeline, &name, ChangeKind::Trim(floor));
         self
@@ -290,7 +299,7 @@ impl Batch {
     /// The number of appends, one for each timeline, and of changes.
     pub fn operations(&self) -> usize {
         let listed = self.list.as_ref().map_or(0, |listed| listed.list.len());
-        self.targets.len() + listed + self.changes.len()
+        self.targets.len() + listed + self.changes.len() + self.removals.len()
     }
 
     /// Sets a lifetime of their own, in milliseconds, for the entries appended from here on; 0:
@@ -386,7 +395,7 @@ impl Batch {
         if self.engine.is_some_and(|own| own != engine) {
             self.refuse(Error::foreign_store());
         }
-        let id = self.encode_id();
+        let id = self.encoded_id.take().or_else(|| self.encode_id());
         let conditions = self.conditions;
         if self.targets.is_empty()
             && (conditions.if_last.is_some() || conditions.sequence.is_some())
@@ -422,6 +431,7 @@ impl Batch {
             tail: shared(tail),
             targets: self.targets,
             changes: self.changes,
+            removed: self.removed,
             bodies: self.bodies,
             list: self.list,
             durability: self.durability,
@@ -447,6 +457,7 @@ impl Batch {
             targets: &self.targets,
             list: self.list.as_ref(),
             changes: &self.changes,
+            removals: &self.removals,
         };
         let hashes = id.stands_for.unwrap_or_else(|| content.hashes());
         let name = self.tail.name_at(&first.name).to_vec();

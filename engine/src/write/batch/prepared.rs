@@ -106,6 +106,8 @@ pub struct Prepared {
     pub targets: Few<Target>,
     /// The timelines to which other changes apply.
     pub changes: Vec<Change>,
+    /// The number of entries that the changes remove.
+    pub removed: u64,
     /// The appended bodies.
     pub bodies: Few<AppendedBody>,
     /// The list of further timelines that get an entry.

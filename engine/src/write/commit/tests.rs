@@ -222,7 +222,7 @@ fn append(timeline: &[u8]) -> Batch {
 
 fn trim(timeline: &[u8]) -> Batch {
     let floor = crate::timeline::Floor { lowest: 10, ..Default::default() };
-    Batch::new().trim(TimelineRef { store: STORE.id, name: timeline }, floor)
+    Batch::new().move_floor(TimelineRef { store: STORE.id, name: timeline }, floor)
 }
 
 fn sequences(outcomes: &[Result<Receipt>]) -> Vec<Option<Sequence>> {

@@ -64,6 +64,9 @@ pub enum Operation {
     Send(Vec<Sending>),
     Trim(Key, Cut),
     Delete(Key, Vec<Place>),
+    /// A removal and an append of a body of this length, in one batch.
+    TrimWith(Key, Cut, usize),
+    DeleteWith(Key, Vec<Place>, usize),
     Edit(Key, Place, usize),
     Drop(Key),
     Get(Key, Place),
@@ -235,8 +238,12 @@ fn change() -> impl Strategy<Value = Operation> {
         prop_oneof![4 => 0..12_u64, 1 => Just(1_u64 << 40)].prop_map(Cut::Keep),
     ];
     prop_oneof![
-        5 => (key(), cut).prop_map(|(key, cut)| Operation::Trim(key, cut)),
-        6 => (key(), vec(place(), 0..6)).prop_map(|(key, places)| Operation::Delete(key, places)),
+        4 => (key(), cut.clone()).prop_map(|(key, cut)| Operation::Trim(key, cut)),
+        4 => (key(), vec(place(), 0..6)).prop_map(|(key, places)| Operation::Delete(key, places)),
+        2 => (key(), cut, 0..80_usize)
+            .prop_map(|(key, cut, bytes)| Operation::TrimWith(key, cut, bytes)),
+        2 => (key(), vec(place(), 0..6), 0..80_usize)
+            .prop_map(|(key, places, bytes)| Operation::DeleteWith(key, places, bytes)),
         6 => (key(), place(), 0..80_usize)
             .prop_map(|(key, place, bytes)| Operation::Edit(key, place, bytes)),
         1 => key().prop_map(Operation::Drop),

@@ -171,6 +171,19 @@ impl Twins {
             Operation::Send(sendings) => return self.send(sendings),
             Operation::Trim(key, cut) => return self.trim(*key, *cut),
             Operation::Delete(key, places) => return self.delete(*key, places),
+            Operation::TrimWith(key, cut, bytes) => {
+                let (trim, store) = (self.cut(*key, *cut), self.store(*key));
+                let batch = Batch::new().trim(&store, NAMES[key.1], trim);
+                return self
+                    .append_with(batch, *key, *bytes, |timeline, now| timeline.trim(trim, now));
+            }
+            Operation::DeleteWith(key, places, bytes) => {
+                let (sequences, store) = (self.places(*key, places), self.store(*key));
+                let batch = Batch::new().delete(&store, NAMES[key.1], sequences.clone());
+                return self.append_with(batch, *key, *bytes, |timeline, now| {
+                    timeline.delete(&sequences, now)
+                });
+            }
             Operation::Edit(key, place, bytes) => return self.edit(*key, *place, *bytes),
             Operation::Drop(key) => {
                 let dropped = self.store(*key).drop_timeline(NAMES[key.1]).expect("drops");
@@ -335,7 +348,7 @@ impl Twins {
         let head = appends.first().map(|(key, _)| *key);
         let targets: Vec<Key> = appends.iter().map(|(key, _)| *key).collect();
         let receipt = |sequences, time_ms, duplicate| {
-            Outcome::Receipt(Receipt { time_ms, sequences, duplicate })
+            Outcome::Receipt(Receipt { time_ms, sequences, duplicate, removed: 0 })
         };
         if let Some(id) = sending.id
             && let Some(used) = head.and_then(|head| self.used.get(&(head, id)))
@@ -396,13 +409,48 @@ impl Twins {
         (0..bytes).map(|at| number[at % 8] ^ (at / 64) as u8).collect()
     }
 
-    fn trim(&mut self, key: Key, cut: Cut) -> Result<(), TestCaseError> {
-        let now = self.now(key);
-        let trim = match cut {
+    fn cut(&self, key: Key, cut: Cut) -> Trim {
+        match cut {
             Cut::Before(place) => Trim::Before(self.sequence(key, place)),
-            Cut::Older(distance) => Trim::Older(now.now_ms.saturating_add_signed(distance)),
+            Cut::Older(distance) => {
+                Trim::Older(self.now(key).now_ms.saturating_add_signed(distance))
+            }
             Cut::Keep(count) => Trim::Keep(count),
+        }
+    }
+
+    fn places(&self, key: Key, places: &[Place]) -> Vec<u64> {
+        places.iter().map(|place| self.sequence(key, *place)).collect()
+    }
+
+    /// An append to a timeline in the same batch as a removal from it: of both or neither.
+    fn append_with(
+        &mut self,
+        removing: Batch,
+        key: Key,
+        bytes: usize,
+        remove: impl FnOnce(&mut Timeline, Now) -> u64,
+    ) -> Result<(), TestCaseError> {
+        let (now, body) = (self.now(key), self.body(bytes, false));
+        let time_ms = self.floor_ms.max(self.now_ms);
+        let batch = removing.append(&self.store(key), NAMES[key.1], &body);
+        let outcome = Outcome::of(self.engine().commit(batch));
+        let Some(sequences) = self.next_sequences(&[key], None) else {
+            prop_assert_eq!(outcome, Outcome::Exhausted);
+            return Ok(());
         };
+        let timeline = self.timeline_mut(key);
+        let removed = remove(timeline, now);
+        timeline.push(Row { sequence: sequences[0], time_ms, until_ms: 0, body });
+        self.changed(true);
+        let sequences = sequences.into();
+        let receipt = Receipt { time_ms, sequences, duplicate: false, removed };
+        prop_assert_eq!(outcome, Outcome::Receipt(receipt));
+        Ok(())
+    }
+
+    fn trim(&mut self, key: Key, cut: Cut) -> Result<(), TestCaseError> {
+        let (now, trim) = (self.now(key), self.cut(key, cut));
         let removed = self.store(key).trim(NAMES[key.1], trim).expect("trims");
         let expected = self.timeline_mut(key).trim(trim, now);
         self.changed(expected > 0);
@@ -412,7 +460,7 @@ impl Twins {
 
     fn delete(&mut self, key: Key, places: &[Place]) -> Result<(), TestCaseError> {
         let now = self.now(key);
-        let sequences: Vec<u64> = places.iter().map(|place| self.sequence(key, *place)).collect();
+        let sequences = self.places(key, places);
         let removed = self.store(key).delete(NAMES[key.1], &sequences).expect("deletes");
         let expected = self.timeline_mut(key).delete(&sequences, now);
         self.changed(expected > 0);
