@@ -111,7 +111,29 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A varint that may have any length: of up to eight bytes all at once, if as many are left.
     fn long_varint(&mut self) -> Option<u64> {
+        const ENDS: u64 = 0x8080_8080_8080_8080;
+        let Some(word) = self.rest.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) else {
+            return self.varint_by_bytes();
+        };
+        let ends = !word & ENDS;
+        if ends == 0 {
+            return self.varint_by_bytes();
+        }
+        let bytes = ends.trailing_zeros() as usize / 8 + 1;
+        // Each byte up to the last one has seven bits of the value.
+        let bits = word & (ends ^ (ends - 1)) & !ENDS;
+        let pairs = bits & 0x007F_007F_007F_007F | (bits & 0x7F00_7F00_7F00_7F00) >> 1;
+        let fours = pairs & 0x0000_3FFF_0000_3FFF | (pairs & 0x3FFF_0000_3FFF_0000) >> 2;
+        let value = fours & 0x0FFF_FFFF | (fours & 0x0FFF_FFFF_0000_0000) >> 4;
+        // In the shortest form the last byte adds something.
+        let is_shortest = bytes == 1 || value >> (7 * (bytes - 1)) != 0;
+        self.rest = self.rest.get(bytes..)?;
+        is_shortest.then_some(value)
+    }
+
+    fn varint_by_bytes(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
@@ -157,6 +179,16 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn a_varint_is_read_in_one_way(
+            bytes in prop::collection::vec(prop_oneof![0_u8..3, 120_u8..=130, 253_u8..], 0..12),
+        ) {
+            let (mut fast, mut slow) = (Reader::new(&bytes), Reader::new(&bytes));
+            let value = slow.varint_by_bytes();
+            prop_assert_eq!(fast.varint(), value);
+            prop_assert!(value.is_none() || fast.rest() == slow.rest());
+        }
+
         #[test]
         fn a_varint_reads_back_as_written(value: u64) {
             let mut bytes = Vec::new();

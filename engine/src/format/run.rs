@@ -244,6 +244,33 @@ impl<'a> RunReader<'a> {
         self.remaining
     }
 
+    /// Passes over entries below a sequence. It may stop before: at what is not usual, or broken.
+    pub fn skip_below(&mut self, low: Sequence) {
+        while self.remaining > 0 && self.sequence < low {
+            let mut heads = self.heads;
+            let Some(head) = heads.varint().filter(|head| *head != 1) else { return };
+            if head & 1 == 1 {
+                let Some(shared) = self.shared.checked_add((head >> 1) - 1) else { return };
+                self.shared = shared;
+            } else {
+                let (Some(bodies), Some(step_ms)) = (&mut self.bodies, heads.varint()) else {
+                    return;
+                };
+                let end =
+                    usize::try_from(head >> 2).ok().and_then(|len| len.checked_add(bodies.start));
+                let time_ms = self.time_ms.checked_add(step_ms);
+                let (Some(end), Some(time_ms), 0) = (end, time_ms, head & 2) else { return };
+                if end > bodies.end {
+                    return;
+                }
+                (bodies.start, self.time_ms) = (end, time_ms);
+            }
+            self.heads = heads;
+            self.sequence += 1;
+            self.remaining -= 1;
+        }
+    }
+
     /// The next entry; `None` at the end and at broken bytes.
     #[inline]
     pub fn next_entry(&mut self) -> Option<(Sequence, EntryContent)> {
@@ -420,6 +447,37 @@ mod tests {
         );
         assert_eq!(places, [(30, 4096), (31, 7)]);
         assert_eq!(reader.remaining(), 0);
+    }
+
+    #[test]
+    fn entries_below_a_sequence_are_passed_over() {
+        let mut run = RunWriter::new(5, 1000);
+        let times = |time_ms, start_ms, expire_at_ms| Times { time_ms, start_ms, expire_at_ms };
+        for sequence in [5, 6, 7, 20, 21, 22] {
+            match sequence {
+                6 => run.shared(6, 3, None),
+                7 => run.inline(7, times(1100, 1100, 2000), b"own expiry"),
+                21 => run.shared(21, 300, Some(4)),
+                _ => run.inline(sequence, times(1000 + sequence, 1000 + sequence, 0), b"body"),
+            }
+        }
+        let mut block = Vec::new();
+        run.finish(b"c/1", &mut block);
+        let rest =
+            |mut run: RunReader<'_>| std::iter::from_fn(|| run.next_entry()).collect::<Vec<_>>();
+        let all = rest(RunReader::at(&block, 0).expect("a run"));
+        assert_eq!(all.len(), 6);
+        for low in 0..25 {
+            let mut run = RunReader::at(&block, 0).expect("a run");
+            run.skip_below(low);
+            let left = rest(run);
+            assert_eq!(left[..], all[all.len() - left.len()..], "from {low}");
+            assert!(
+                left.iter()
+                    .filter(|(sequence, _)| *sequence >= low)
+                    .eq(all.iter().filter(|(sequence, _)| *sequence >= low))
+            );
+        }
     }
 
     #[test]

@@ -24,22 +24,27 @@ impl Reading<'_> {
         }
     }
 
-    /// Whether [`Reading::end`] needs no file.
-    pub fn is_end_near(&self) -> Result<bool> {
+    /// The end of the timeline, if no file must be read for it.
+    pub fn end_near(&self) -> Result<Option<End>> {
+        if self.key.timeline.name == BODIES {
+            return Ok(Some(End::BODIES));
+        }
         let mut memtables = self.view.memtables_below(self.watermark);
-        if memtables.any(|(memtable, _)| memtable.find(self.key).is_some()) {
-            return Ok(true);
+        if let Some(look) =
+            memtables.find_map(|(memtable, watermark)| memtable.look(self.key, watermark))
+        {
+            return Ok(Some(look.end));
         }
         let name = self.key.timeline.name;
         for segment in self.view.segments.of(self.key.timeline.store) {
             if !segment.is_near(name) {
-                return Ok(false);
+                return Ok(None);
             }
-            if segment.find(name)?.is_some() {
-                break;
+            if let Some(entry) = segment.find(name)? {
+                return Ok(Some(entry.end));
             }
         }
-        Ok(true)
+        Ok(Some(End::NEVER))
     }
 
     /// Whether [`Reading::id`] needs no file.

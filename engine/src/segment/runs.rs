@@ -261,6 +261,7 @@ impl<'a> RunsOf<'a> {
         let mut run = self.run_in(block_at, &block)?;
         let most = wanted.end().saturating_sub(*wanted.start()).saturating_add(1);
         out.reserve(run.remaining().min(most).min(block.len() as u64) as usize);
+        run.skip_below(*wanted.start());
         while let Some((sequence, content)) = run.next_entry() {
             if sequence > *wanted.end() {
                 return Ok(false);
@@ -343,6 +344,7 @@ impl<'a> RunsOf<'a> {
         let mut run = self.run_in(block_at, &entries.block)?;
         let most = wanted.end().saturating_sub(*wanted.start()).saturating_add(1);
         entries.found.reserve(run.remaining().min(most).min(entries.block.len() as u64) as usize);
+        run.skip_below(*wanted.start());
         while let Some((sequence, content)) = run.next_entry() {
             if sequence > *wanted.end() {
                 return Ok(());

@@ -284,7 +284,7 @@ impl Store {
 
     /// Whether [`Store::end`] does not wait for the disk.
     pub fn is_end_in_memory(&self, timeline: impl AsRef<[u8]>) -> Result<bool> {
-        self.read(timeline, |reading| reading.is_end_near())
+        self.read(timeline, |reading| Ok(reading.end_near()?.is_some()))
     }
 
     /// The receipt of a batch with this id for these bytes, if one was committed within the window;

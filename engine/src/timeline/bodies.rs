@@ -19,9 +19,6 @@ const SMALL_BYTES: usize = 4096;
 /// The maximum size of a piece of memory for small bodies.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// The first allocation of such a piece, if the page may take as much.
-const FIRST_BYTES: usize = 2 * 1024;
-
 /// A body that is offered to a page.
 #[derive(Clone, Debug)]
 pub(crate) enum Offered<'b> {
@@ -47,83 +44,81 @@ const LEAST_PART: usize = 4;
 /// The bodies of the entries that were taken.
 #[derive(Debug, Default)]
 pub(super) struct PageBodies {
-    /// The block that entries came from last, and its length; a null address: none.
-    block: (usize, usize),
-    /// The index of the first entry from that block, and the number of its bytes in the page.
+    /// The memory that the bodies of the last entries are slices of.
+    source: Memory,
+    /// The index of the first entry from there, and the number of its bytes in the page.
     first: usize,
     part_bytes: usize,
-    /// Copies of small bodies.
-    piece: Vec<u8>,
-    /// The indexes of their entries, and their ranges in the piece.
-    copied: Vec<(usize, Range<usize>)>,
+}
+
+/// Memory that bodies are slices of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Memory {
+    /// Of unknown sizes.
+    #[default]
+    Any,
+    /// A block, by its address, and its length.
+    Block(usize, usize),
 }
 
 impl PageBodies {
-    /// The body of the entry with this index, the next one of the page. A small body of unknown
-    /// memory is given to its entry when the bodies are settled.
+    /// The body of the entry that comes next in the page.
     #[inline]
-    pub fn keep(&mut self, entries: &mut [Entry], index: usize, body: Offered<'_>) -> Bytes {
-        match body {
+    pub fn keep(&mut self, entries: &mut [Entry], body: Offered<'_>) -> Bytes {
+        let (source, body) = match body {
             Offered::Part(block, range) => {
-                if self.block.0 != block.as_ptr().addr() {
-                    self.settle_block(entries);
-                    (self.block, self.first) = ((block.as_ptr().addr(), block.len()), index);
-                }
-                self.part_bytes += range.len();
-                block.slice(range)
+                (Memory::Block(block.as_ptr().addr(), block.len()), block.slice(range))
             }
-            Offered::Slice(bytes) if bytes.len() > SMALL_BYTES || bytes.is_empty() => bytes,
-            Offered::Slice(bytes) => {
-                self.settle_block(entries);
-                self.copy(entries, index, &bytes);
-                Bytes::new()
-            }
+            Offered::Slice(bytes) => (Memory::Any, bytes),
+        };
+        if self.source != source {
+            self.settle(entries);
+            (self.source, self.first) = (source, entries.len());
         }
+        self.part_bytes += body.len();
+        body
     }
 
-    fn copy(&mut self, entries: &mut [Entry], index: usize, body: &[u8]) {
-        if self.piece.len() + body.len() > PIECE_BYTES {
-            self.settle_piece(entries);
-        }
-        if self.piece.is_empty() {
-            self.piece.reserve(FIRST_BYTES.max(body.len()));
-        }
-        let at = self.piece.len();
-        self.piece.extend_from_slice(body);
-        self.copied.push((index, at..self.piece.len()));
-    }
-
-    /// Replaces the bodies of the last block by copies, if they are a small part of it.
-    fn settle_block(&mut self, entries: &mut [Entry]) {
-        let ((_, block_bytes), part_bytes) = (self.block, self.part_bytes);
-        (self.block, self.part_bytes) = ((0, 0), 0);
-        if part_bytes >= block_bytes / LEAST_PART {
-            return;
-        }
-        for index in self.first..entries.len() {
-            let body = std::mem::take(&mut entries[index].body);
-            if body.len() > SMALL_BYTES {
-                entries[index].body = Bytes::copy_from_slice(&body);
-            } else if !body.is_empty() {
-                self.copy(entries, index, &body);
-            }
-        }
-    }
-
-    fn settle_piece(&mut self, entries: &mut [Entry]) {
-        if self.piece.capacity() / 2 > self.piece.len() {
-            self.piece.shrink_to_fit();
-        }
-        let piece = Bytes::from(std::mem::take(&mut self.piece));
-        for (index, range) in self.copied.drain(..) {
-            entries[index].body = piece.slice(range);
-        }
-    }
-
-    /// Completes the bodies of a page.
+    /// Replaces the bodies that were kept last by copies, unless they are a large part of their
+    /// memory.
     pub fn settle(&mut self, entries: &mut [Entry]) {
-        self.settle_block(entries);
-        self.settle_piece(entries);
+        let part_bytes = std::mem::take(&mut self.part_bytes);
+        let first = std::mem::replace(&mut self.first, entries.len());
+        if let Memory::Block(_, block_bytes) = self.source {
+            if part_bytes >= block_bytes / LEAST_PART {
+                return;
+            }
+            for entry in entries[first..].iter_mut().filter(|entry| !is_small(entry)) {
+                entry.body = Bytes::copy_from_slice(&entry.body);
+            }
+        }
+        copy_small(&mut entries[first..]);
+    }
+}
+
+fn is_small(entry: &Entry) -> bool {
+    entry.body.len() <= SMALL_BYTES
+}
+
+/// Replaces small bodies by copies, which share pieces of memory.
+fn copy_small(mut entries: &mut [Entry]) {
+    while !entries.is_empty() {
+        let (mut count, mut bytes) = (0, 0);
+        for entry in &*entries {
+            let more = if is_small(entry) { entry.body.len() } else { 0 };
+            if bytes + more > PIECE_BYTES {
+                break;
+            }
+            (count, bytes) = (count + 1, bytes + more);
+        }
+        let (group, behind) = entries.split_at_mut(count);
+        let mut piece = Vec::with_capacity(bytes);
+        group.iter().filter(|entry| is_small(entry)).for_each(|entry| piece.extend(&entry.body));
+        let mut piece = Bytes::from(piece);
+        for entry in group.iter_mut().filter(|entry| is_small(entry)) {
+            entry.body = piece.split_to(entry.body.len());
+        }
+        entries = behind;
     }
 }
 
@@ -136,8 +131,7 @@ mod tests {
         let (mut entries, mut bodies) = (Vec::new(), PageBodies::default());
         for (block, range) in taken {
             let sequence = entries.len() as u64 + 1;
-            let index = entries.len();
-            let body = bodies.keep(&mut entries, index, Offered::Part(block, range.clone()));
+            let body = bodies.keep(&mut entries, Offered::Part(block, range.clone()));
             entries.push(Entry { sequence, time_ms: 0, start_ms: 0, body });
         }
         bodies.settle(&mut entries);

@@ -178,6 +178,7 @@ impl<'v> Collector<'v> {
 
     /// Takes the entry if it is visible and fits. False if this entry, or one before it, did not
     /// fit: then no further entry may be offered.
+    #[inline]
     pub fn offer(&mut self, sequence: Sequence, times: Times, own: Own, body: Offered<'_>) -> bool {
         if !self.sight.shows(sequence, &times) {
             return !self.taken.more;
@@ -276,6 +277,7 @@ impl<'v> Collector<'v> {
         goes_on
     }
 
+    #[inline]
     fn take_entry(&mut self, sequence: Sequence, times: Times, body: Offered<'_>) -> bool {
         let sum = self.taken.body_bytes + body.len() as u64;
         let first = self.limit.first_always && self.is_empty();
@@ -289,9 +291,8 @@ impl<'v> Collector<'v> {
         self.taken.reached = Some(sequence);
         let Times { time_ms, start_ms, .. } = times;
         let entries = &mut self.taken.entries;
-        let index = entries.len();
         let body = match self.bodies {
-            BodyMode::Kept => self.kept.keep(entries, index, body),
+            BodyMode::Kept => self.kept.keep(entries, body),
             BodyMode::Measured | BodyMode::Unread => Bytes::new(),
         };
         entries.push(Entry { sequence, time_ms, start_ms, body });

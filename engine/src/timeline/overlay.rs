@@ -94,21 +94,25 @@ impl<'v> Overlay<'v> {
     }
 
     /// Whether there are no changes at all.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty()
     }
 
     /// Whether an entry was removed.
+    #[inline]
     pub fn removes(&self, sequence: Sequence) -> bool {
         !self.layers.is_empty() && self.at(sequence, |window| window.removed.removes(sequence))
     }
 
     /// Whether an entry has another body.
+    #[inline]
     pub fn edits(&self, sequence: Sequence) -> bool {
         !self.layers.is_empty() && self.at(sequence, |window| window.edited.contains_key(&sequence))
     }
 
     /// The body that replaces the one that an entry was written with, if there is one.
+    #[inline]
     pub fn find(&self, sequence: Sequence) -> Option<FoundEdit> {
         if self.layers.is_empty() {
             return None;

@@ -73,6 +73,7 @@ impl Sight<'_> {
     }
 
     /// Whether all entries have the bodies that they were written with.
+    #[inline]
     pub fn is_unchanged(&self) -> bool {
         self.overlay.is_empty() && self.bodies.is_empty() && self.hidden_bodies.is_none()
     }

@@ -25,7 +25,8 @@ use crate::state::State;
 use crate::timeline::{End, Key, Times};
 use crate::write::apply::{CommitPlaces, Named, RecordFacts, Sink, apply};
 use crate::write::batch::{Basis, Listed, Prepared, original};
-use crate::write::queue::{Filling, Hints, Submission, find_id};
+use crate::write::hints::Hints;
+use crate::write::queue::{Filling, Submission, find_id};
 use crate::write::sequence::Allocator;
 
 /// What a decision needs in addition to the active memtable.

@@ -13,6 +13,7 @@ pub mod batch;
 pub mod change;
 pub mod commit;
 mod decide;
+mod hints;
 pub mod pipeline;
 pub mod queue;
 pub mod relaxed;

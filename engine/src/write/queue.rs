@@ -19,13 +19,14 @@ use crate::error::{Error, Result};
 use crate::format::ids::IdRecord;
 use crate::ids::Instance;
 use crate::locks::{Condvar, Guard, Mutex};
-use crate::memtable::{Memtable, SlotId};
+use crate::memtable::Memtable;
 use crate::read::reading::Reading;
 use crate::state::State;
 use crate::state::turns::Turn;
 use crate::state::view::View;
-use crate::timeline::{End, Key};
-use crate::write::batch::{Batch, Few, Listed, Prepared};
+use crate::timeline::Key;
+use crate::write::batch::{Batch, Listed, Prepared};
+use crate::write::hints::{Hints, IdHint};
 use crate::write::removal;
 use crate::write::ticket::{Fill, Ticket};
 
@@ -65,47 +66,11 @@ pub struct Submission {
     pub(crate) turn: Option<Turn>,
 }
 
-/// What a caller knows of the timelines of a batch.
-#[derive(Debug, Default)]
-pub struct Hints {
-    /// The slots in the memtable that was active.
-    slots: Few<Option<SlotId>>,
-    /// The ends of those without a slot.
-    ends: Vec<Option<End>>,
-}
-
-impl Hints {
-    /// The slot of a timeline.
-    pub fn slot(&self, number: usize) -> Option<SlotId> {
-        self.slots.get(number).copied().flatten()
-    }
-
-    /// The end of a timeline that had no slot.
-    pub fn end(&self, number: usize) -> Option<End> {
-        self.ends.get(number).copied().flatten()
-    }
-
-    fn add_end(&mut self, end: End) {
-        let number = self.slots.len() - 1;
-        self.ends.resize(number + 1, None);
-        self.ends[number] = Some(end);
-    }
-
-    /// Hints for one timeline without a slot.
-    #[cfg(test)]
-    pub fn of_end(end: End) -> Hints {
-        Hints { slots: Few::from_elem(None, 1), ends: vec![Some(end)] }
-    }
-
-    fn memory_bytes(&self) -> usize {
-        size_of_val(self.slots.as_slice()) + size_of_val(self.ends.as_slice())
-    }
-}
-
 impl Submission {
     /// Whether something that the commit needs must be read from the disk: the end of a timeline,
-    /// the use of an id, or what a trim or a delete removes. [`Engine::look_up`](crate::Engine::look_up) does this. Without it, the
-    /// commit does it, while all other commits wait; a batch that removes entries is refused.
+    /// the use of an id, or what a trim or a delete removes.
+    /// [`Engine::look_up`](crate::Engine::look_up) does this. Without it, the commit does it, while
+    /// all other commits wait; a batch that removes entries is refused.
     pub fn is_cold(&self) -> bool {
         self.is_cold
     }
@@ -154,10 +119,9 @@ impl Submission {
                 return Ok(());
             }
             let reading = Reading::for_commit(&view, key);
-            if may_read || reading.is_end_near()? {
-                hints.add_end(reading.end()?);
-            } else {
-                is_cold = true;
+            match if may_read { Some(reading.end()?) } else { reading.end_near()? } {
+                Some(end) => hints.add_end(end),
+                None => is_cold = true,
             }
             Ok(())
         };
@@ -203,12 +167,6 @@ impl Submission {
             + self.hints.memory_bytes()
             + self.list_hints.memory_bytes()
     }
-}
-
-/// The result of a look-up of an id.
-#[derive(Debug)]
-pub struct IdHint {
-    pub found: Option<IdRecord>,
 }
 
 /// What is sealed after a group.

@@ -16,7 +16,7 @@ use crate::memtable::Memtable;
 use crate::options::Options;
 use crate::timeline::{End, Key};
 use crate::write::batch::{Batch, Prepared, TargetList};
-use crate::write::queue::Hints;
+use crate::write::hints::Hints;
 
 const STORE: StoreKey = StoreKey { instance: Instance(0), id: StoreId(1) };
 const ENGINE: EngineId = EngineId([7; 16]);
