@@ -5,15 +5,16 @@
 
 use std::error::Error;
 use std::path::Path;
+use std::time::Duration;
 
-use strandline::{Batch, Durability, Engine, Options};
+use strandline::{AppendOptions, Batch, Durability, Engine, Options};
 
 const SHOW: &str = "show/launch";
 
 /// Comments arrive. Returns the newest ones first, and how many there were.
 pub fn run(dir: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let engine = Engine::open(dir, Options::default())?;
-    let comments = engine.create_store("comments", 60_000)?;
+    let comments = engine.create_store("comments", Some(Duration::from_mins(1)))?;
 
     // A comment that a power cut loses is no loss: nobody waits for the disk.
     let comment = |text: &str| {
@@ -25,7 +26,8 @@ pub fn run(dir: &Path) -> Result<Vec<String>, Box<dyn Error>> {
         ticket?.wait()?;
     }
     // An entry may have a lifetime of its own.
-    engine.commit(Batch::new().lifetime_ms(1).append(&comments, SHOW, "look at this"))?;
+    let moment = AppendOptions::default().lifetime(Duration::from_millis(1));
+    comments.append_with(SHOW, "look at this", moment)?;
 
     let mut lines = Vec::new();
     for entry in comments.entries(SHOW, ..=3).rev() {

@@ -5,16 +5,17 @@
 
 use std::error::Error;
 use std::path::Path;
+use std::time::Duration;
 
 use strandline::{Batch, Engine, Limit, NewStore, Options, TargetList, Verdict};
 
-const DAY_MS: u64 = 24 * 3600 * 1000;
+const WEEK: Duration = Duration::from_hours(7 * 24);
 
 /// An author posts twice. Returns what a follower's device shows.
 pub fn run(dir: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     // Posts are kept for ever, entries of inboxes for a week.
-    let stores = vec![NewStore::new("posts", 0), NewStore::new("inboxes", 7 * DAY_MS)];
-    let engine = Engine::open(dir, Options { stores, ..Options::default() })?;
+    let stores = [NewStore::new("posts", None), NewStore::new("inboxes", Some(WEEK))];
+    let engine = Engine::open(dir, Options::default().stores(stores))?;
     let (posts, inboxes) = (engine.store("posts")?, engine.store("inboxes")?);
 
     // The list of followers is made once, and used for each post until it changes.

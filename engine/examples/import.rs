@@ -52,7 +52,7 @@ fn header<'m>(message: &'m str, name: &str) -> Option<&'m str> {
 
 /// Imports all messages. Returns how many were new.
 fn import(engine: &Engine, mailbox: &str) -> Result<usize, Box<dyn Error>> {
-    let mail = engine.create_store("mail", 0)?;
+    let mail = engine.create_store("mail", None)?;
     let (mut on_their_way, mut new) = (VecDeque::<Ticket>::new(), 0);
     let mut finish = |ticket: Ticket| -> strandline::Result<()> {
         new += usize::from(!ticket.wait()?.duplicate);

@@ -33,7 +33,8 @@ fn relay(outbox: &Store, most: usize, delivered: &mut Vec<String>) -> strandline
 pub fn run(dir: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let mut delivered = Vec::new();
     let engine = Engine::open(dir, Options::default())?;
-    let (orders, outbox) = (engine.create_store("orders", 0)?, engine.create_store("outbox", 0)?);
+    let (orders, outbox) =
+        (engine.create_store("orders", None)?, engine.create_store("outbox", None)?);
     for order in ["tea", "milk", "bread"] {
         place(&engine, &orders, &outbox, order)?;
     }

@@ -28,7 +28,7 @@ fn newest(rooms: &Store, count: usize) -> strandline::Result<Vec<String>> {
 /// Two users talk, and a reader follows. Returns the lines that it shows.
 pub fn run(dir: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let engine = Engine::open(dir, Options::default())?;
-    let rooms = engine.create_store("rooms", 0)?;
+    let rooms = engine.create_store("rooms", None)?;
     let watcher = engine.watcher();
     watcher.watch(&rooms, ROOM, 1)?;
 

@@ -29,9 +29,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::entry::Receipt;
 use crate::error::{Error, Result};
 use crate::format::manifest::{Copies, StoreRecord};
-use crate::ids::{StoreKey, TimeMs};
+use crate::ids::{StoreKey, TimeMs, limit_of};
 use crate::notify::watch::Watcher;
-use crate::options::{Options, check_store_name};
+use crate::options::{Options, check_store_name, limit_ms};
 use crate::recover::open;
 use crate::recover::recovery::Recovery;
 use crate::running::Running;
@@ -39,7 +39,7 @@ use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::state::figures::{self, StoreFigures};
 use crate::stats::Stats;
-use crate::store::Store;
+use crate::store::{Store, StoreInfo, StoreOptions};
 use crate::upkeep::{compact, expire, stores};
 use crate::vfs::{Dir, disk::DiskDirectory};
 use crate::write::batch::{Batch, TargetList};
@@ -72,7 +72,7 @@ impl fmt::Debug for World {
 /// # let dir = tempfile::tempdir().unwrap();
 /// use strandline::{Engine, Limit, Options};
 /// let engine = Engine::open(dir.path(), Options::default())?;
-/// let messages = engine.create_store("messages", 0)?;
+/// let messages = engine.create_store("messages", None)?;
 /// assert_eq!(messages.append(b"c/room", b"hello")?, 1);
 /// assert_eq!(messages.append(b"c/room", b"world")?, 2);
 /// let page = messages.read_after(b"c/room", 1, Limit::entries(50))?;
@@ -90,39 +90,6 @@ impl fmt::Debug for Engine {
         out.debug_struct("Engine")
             .field("dir", &self.state().dir.path_of(""))
             .finish_non_exhaustive()
-    }
-}
-
-/// A store's name and settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreInfo {
-    /// Its name.
-    pub name: String,
-    /// The TTL of entries in milliseconds; 0: no limit.
-    pub ttl_ms: u64,
-    /// The number of copies of its files.
-    pub copies: Copies,
-}
-
-/// The settings of a new store.
-///
-/// ```
-/// use strandline::{Copies, StoreOptions};
-/// let precious = StoreOptions { copies: Copies::Twice, ..StoreOptions::default() };
-/// assert_eq!(precious.ttl_ms, 0);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StoreOptions {
-    /// The TTL of entries in milliseconds; 0: no limit.
-    pub ttl_ms: u64,
-    /// The number of copies of its files.
-    pub copies: Copies,
-}
-
-impl StoreOptions {
-    /// A store with this TTL in milliseconds and one copy of its files.
-    pub fn ttl_ms(ttl_ms: u64) -> StoreOptions {
-        StoreOptions { ttl_ms, ..StoreOptions::default() }
     }
 }
 
@@ -167,25 +134,54 @@ impl Engine {
         self.state().stores.read().iter().find(|store| store.name == name).cloned()
     }
 
-    /// Creates a store. If it exists with the same TTL, it is returned unchanged. `ttl_ms` 0:
-    /// entries live for ever.
-    pub fn create_store(&self, name: &str, ttl_ms: u64) -> Result<Store> {
-        self.create_store_with(name, StoreOptions::ttl_ms(ttl_ms))
+    /// Creates a store with this TTL, as for [`StoreOptions::ttl`]; `None`: entries live for ever.
+    /// If it exists with the same TTL, it is returned unchanged; with another one, it is an
+    /// [`Error::StoreExists`].
+    pub fn create_store(&self, name: &str, ttl: Option<Duration>) -> Result<Store> {
+        self.create_store_with(name, StoreOptions::default().ttl(ttl))
     }
 
     /// Creates a store. If it exists with the same TTL, it is returned unchanged; to change the
     /// number of its copies, use [`Engine::set_store_copies`].
     pub fn create_store_with(&self, name: &str, options: StoreOptions) -> Result<Store> {
-        let StoreOptions { ttl_ms, copies } = options;
+        let StoreOptions { ttl, copies } = options;
+        let ttl_ms = limit_ms(ttl)?;
         check_store_name(name)?;
         self.running.check_writable()?;
         let _one_at_a_time = self.running.creating.lock();
         match self.find_store(name) {
             Some(store) if store.ttl_ms == ttl_ms => {}
             Some(store) => {
-                return Err(Error::StoreExists { name: name.into(), ttl_ms: store.ttl_ms });
+                return Err(Error::StoreExists { name: name.into(), ttl: limit_of(store.ttl_ms) });
             }
             None => stores::create(self.state(), name, ttl_ms, copies)?,
+        }
+        self.store(name)
+    }
+
+    /// The store with this name, whatever its TTL. If there is none, it is created with this TTL,
+    /// as for [`StoreOptions::ttl`].
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # use strandline::{Engine, Options};
+    /// # use std::time::Duration;
+    /// # let engine = Engine::open(dir.path(), Options::default())?;
+    /// let hour = Some(Duration::from_hours(1));
+    /// assert_eq!(engine.open_or_create_store("inbox", hour)?.ttl(), hour);
+    /// assert_eq!(engine.open_or_create_store("inbox", None)?.ttl(), hour);
+    /// # Ok::<(), strandline::Error>(())
+    /// ```
+    pub fn open_or_create_store(&self, name: &str, ttl: Option<Duration>) -> Result<Store> {
+        let ttl_ms = limit_ms(ttl)?;
+        if let Ok(store) = self.store(name) {
+            return Ok(store);
+        }
+        check_store_name(name)?;
+        self.running.check_writable()?;
+        let _one_at_a_time = self.running.creating.lock();
+        if self.find_store(name).is_none() {
+            stores::create(self.state(), name, ttl_ms, StoreOptions::default().copies)?;
         }
         self.store(name)
     }
@@ -206,11 +202,12 @@ impl Engine {
         stores::drop(self.state(), &store, force)
     }
 
-    /// Changes the TTL of a store. The new TTL also applies to existing entries. Entries that had
-    /// expired stay expired, as far as sure time goes
+    /// Changes the TTL of a store, as for [`StoreOptions::ttl`]. The new TTL also applies to
+    /// existing entries. Entries that had expired stay expired, as far as sure time goes
     /// ([`clock::SureTime`](crate::clock::SureTime)): a wall clock that jumped ahead removes
     /// nothing for good.
-    pub fn set_store_ttl(&self, name: &str, ttl_ms: u64) -> Result<()> {
+    pub fn set_store_ttl(&self, name: &str, ttl: Option<Duration>) -> Result<()> {
+        let ttl_ms = limit_ms(ttl)?;
         self.running.check_writable()?;
         let id = self.store(name)?.id;
         let now_ms = self.state().sure_now_ms();
@@ -261,7 +258,7 @@ impl Engine {
     pub fn stores(&self) -> Vec<StoreInfo> {
         let info = |store: &StoreRecord| StoreInfo {
             name: store.name.clone(),
-            ttl_ms: store.ttl_ms,
+            ttl: limit_of(store.ttl_ms),
             copies: store.copies,
         };
         let mut stores: Vec<StoreInfo> = self.state().stores.read().iter().map(info).collect();
@@ -316,7 +313,7 @@ impl Engine {
     /// # let dir = tempfile::tempdir().unwrap();
     /// # use strandline::{Batch, Engine, Options};
     /// # let engine = Engine::open(dir.path(), Options::default())?;
-    /// # let messages = engine.create_store("messages", 0)?;
+    /// # let messages = engine.create_store("messages", None)?;
     /// let mut submission = engine.prepare(Batch::new().append(&messages, b"c/room", b"hello"))?;
     /// if submission.is_cold() {
     ///     // On a thread that may wait.
@@ -502,7 +499,7 @@ mod tests {
         let world =
             World { dir: Dir::new(Arc::new(disk.clone())), clock: Arc::new(SystemClock::new()) };
         let engine = Engine::open_in(world, Options::default()).expect("opens");
-        let store = engine.create_store("messages", 0).expect("is created");
+        let store = engine.create_store("messages", None).expect("is created");
         let append = || engine.submit(Batch::new().append(&store, b"t", b"x")).expect("is queued");
         let ((on_its_way, held), (go_on, goes_on)) = (channel(), channel());
         let mut is_held = true;

@@ -14,6 +14,7 @@ use crate::ids::{Sequence, TimeMs};
 
 /// One entry of a timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Entry {
     /// Its position in the timeline.
     pub sequence: Sequence,
@@ -26,6 +27,13 @@ pub struct Entry {
     /// body shares at most 16 KiB with others of its page, a large one is at least half of its
     /// allocation.
     pub body: Bytes,
+}
+
+impl Entry {
+    /// An entry whose lifetime starts at its time, for tests of code that takes entries.
+    pub fn new(sequence: Sequence, time_ms: TimeMs, body: impl Into<Bytes>) -> Entry {
+        Entry { sequence, time_ms, start_ms: time_ms, body: body.into() }
+    }
 }
 
 /// The limits of a read.
@@ -72,6 +80,7 @@ impl Limit {
 /// empty body and the best known time. Otherwise nothing is known of the entries in the range,
 /// except that their sequences were given.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Lost {
     /// The lowest sequence.
     pub first: Sequence,
@@ -90,7 +99,8 @@ impl PartialEq for Lost {
 
 impl Eq for Lost {}
 
-/// The state of the reader's cursor (P11).
+/// The state of the reader's cursor (P11). These are all the states: a reader must handle each, so
+/// the list is exhaustive on purpose, and a further state would be a breaking change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Everything after the cursor is here or follows.
@@ -108,6 +118,7 @@ pub enum Verdict {
 
 /// The result of a read: some entries and the bounds of the timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Page {
     /// The state of the reader's cursor. Range reads without a cursor always return `Ok`.
     pub verdict: Verdict,
@@ -149,6 +160,7 @@ impl Page {
 
 /// Properties of one timeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Info {
     /// The lowest readable sequence; `last + 1` if there is none.
     pub first: Sequence,
@@ -248,6 +260,7 @@ impl<T: AsRef<[Sequence]>> PartialEq<T> for Sequences {
 
 /// The result of a committed batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Receipt {
     /// The commit time, the same for every entry of the batch.
     pub time_ms: TimeMs,

@@ -7,6 +7,9 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ids::whole_ms;
 
 /// The result of all functions that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -60,12 +63,12 @@ pub enum Error {
         limit: usize,
     },
     /// The store exists with another TTL: use it as it is, or change its TTL.
-    #[error("the store {name:?} exists with a TTL of {ttl_ms} ms")]
+    #[error("the store {name:?} exists with a TTL of {} ms", ttl.map_or(0, whole_ms))]
     StoreExists {
         /// The store's name.
         name: String,
-        /// Its TTL in milliseconds, 0 for none.
-        ttl_ms: u64,
+        /// Its TTL; `None`: its entries live for ever, in the text 0 ms.
+        ttl: Option<Duration>,
     },
     /// The last sequence of a timeline is not the one that the batch expected: read, then decide.
     /// Nothing was written.

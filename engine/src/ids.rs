@@ -2,6 +2,7 @@
 //! arithmetic and text form.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A dense position in a timeline: 1, 2, 3, …. Zero means "none": the cursor of a reader that has
 /// seen nothing.
@@ -13,6 +14,18 @@ pub const MAX_SEQUENCE: Sequence = i64::MAX as u64;
 
 /// Unix milliseconds, from the engine's clock.
 pub type TimeMs = u64;
+
+/// A duration in whole milliseconds: a fraction is rounded up, and more than `u64::MAX` are that
+/// many.
+pub fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+/// A TTL or a lifetime in the form of the interface, from that of files and the engine: in
+/// milliseconds, 0 for none. `options::limit_ms` is the inverse.
+pub fn limit_of(limit_ms: u64) -> Option<Duration> {
+    (limit_ms != 0).then(|| Duration::from_millis(limit_ms))
+}
 
 /// The number in a file's name. Numbers increase and are never reused in a directory.
 pub type FileNumber = u64;

@@ -88,18 +88,17 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Config {
-        let engine = Options::default();
         Config {
             dir: PathBuf::from("strandline-data"),
             bind: IpAddr::from([127, 0, 0, 1]),
             port: DEFAULT_PORT,
             password: None,
-            read_only: engine.read_only,
+            read_only: false,
             sync_ttl_ms: WEEK_MS,
-            memory_budget_bytes: engine.memory_budget_bytes,
-            compact_bytes_per_second: engine.compact_bytes_per_second,
-            reserve_bytes: engine.reserve_bytes,
-            max_open_files: engine.max_open_files,
+            memory_budget_bytes: 512 * 1024 * 1024,
+            compact_bytes_per_second: 64 * 1024 * 1024,
+            reserve_bytes: 64 * 1024 * 1024,
+            max_open_files: 256,
             threads: 0,
             limits: Limits::default(),
             messaging: MessagingOptions::default(),
@@ -248,20 +247,18 @@ impl Config {
 
     /// The settings of the engine.
     pub fn engine_options(&self) -> Options {
-        Options {
-            memory_budget_bytes: self.memory_budget_bytes,
+        Options::default()
+            .memory_budget_bytes(self.memory_budget_bytes)
             // The server itself refuses bodies over its limit. Messaging adds a frame to them, and
             // its ledgers have longer records.
-            max_body_bytes: MAX_BODY_BYTES,
-            stores: first_stores(self.sync_ttl_ms),
-            compact_bytes_per_second: self.compact_bytes_per_second,
-            reserve_bytes: self.reserve_bytes,
-            max_open_files: self.max_open_files,
-            read_only: self.read_only,
+            .max_body_bytes(MAX_BODY_BYTES)
+            .stores(first_stores(self.sync_ttl_ms))
+            .compact_bytes_per_second(self.compact_bytes_per_second)
+            .reserve_bytes(self.reserve_bytes)
+            .max_open_files(self.max_open_files)
+            .read_only(self.read_only)
             // Those of tokio.
-            wakers: Wakers::Short,
-            ..Options::default()
-        }
+            .wakers(Wakers::Short)
     }
 }
 
@@ -270,6 +267,7 @@ mod tests {
     use strandline::NewStore;
 
     use super::*;
+    use crate::messaging::limit_of;
 
     #[test]
     fn a_file_overrides_the_defaults() {
@@ -283,11 +281,23 @@ mod tests {
         assert_eq!(config.dir, PathBuf::from("strandline-data"));
         let config = Config::parse("max_open_files = 8\n").expect("it parses");
         assert!(config.check().is_ok());
-        assert_eq!(config.engine_options().max_open_files, 8);
-        let first = |text: &str| Config::parse(text).expect("it parses").engine_options().stores;
-        let expected = |ttl_ms| [NewStore::new("messages", 0), NewStore::new("sync", ttl_ms)];
-        assert_eq!(first(""), expected(604_800_000));
-        assert_eq!(first("sync_ttl_ms = 5\n"), expected(5));
+        let own = Config::default().engine_options();
+        assert_eq!(config.engine_options(), own.clone().max_open_files(8));
+        let config = Config::parse("sync_ttl_ms = 5\n").expect("it parses");
+        assert_eq!(config.engine_options(), own.stores(stores(5)));
+    }
+
+    fn stores(sync_ttl_ms: u64) -> [NewStore; 2] {
+        [NewStore::new("messages", None), NewStore::new("sync", limit_of(sync_ttl_ms))]
+    }
+
+    #[test]
+    fn the_defaults_of_the_engine_are_those_of_the_server() {
+        let expected = Options::default()
+            .max_body_bytes(MAX_BODY_BYTES)
+            .stores(stores(604_800_000))
+            .wakers(Wakers::Short);
+        assert_eq!(Config::default().engine_options(), expected);
     }
 
     #[test]

@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(word(Error::NoStore { name: "x".into() }), "NOSTORE");
         assert_eq!(word(Error::StoreDropped), "NOSTORE");
         assert_eq!(word(Error::TooManyStores { limit: 7 }), "LIMIT");
-        assert_eq!(word(Error::StoreExists { name: "x".into(), ttl_ms: 0 }), "CONFLICT");
+        assert_eq!(word(Error::StoreExists { name: "x".into(), ttl: None }), "CONFLICT");
         assert_eq!(word(Error::IdConflict { sequence: 1 }), "CONFLICT");
         let (store, timeline) = ("messages".to_string(), b"c".to_vec());
         let expected = Error::LastSequence { store, timeline, last: 1 };

@@ -148,7 +148,7 @@ mod tests {
     #[tokio::test]
     async fn batches_are_committed_in_order_and_refused_when_the_task_has_ended() {
         let folder = tempfile::tempdir().expect("a temporary directory");
-        let options = Options { stores: vec![NewStore::new("messages", 0)], ..Options::default() };
+        let options = Options::default().stores([NewStore::new("messages", None)]);
         let engine = Engine::open(folder.path(), options).expect("opens");
         let store = engine.store("messages").expect("is there");
         let pool = Arc::new(Pool::start(1).expect("it starts"));

@@ -52,7 +52,7 @@ fn made() -> (TempDir, PathBuf) {
         messages.append(name, body).expect("appends");
     }
     engine
-        .create_store("other", 0)
+        .create_store("other", None)
         .expect("makes a store")
         .append(b"t", "ü\n".as_bytes())
         .expect("appends");
@@ -191,7 +191,7 @@ fn a_directory_of_an_engine_without_the_server_is_salvaged() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let (dir, target) = (folder.path().join("data"), folder.path().join("salvaged"));
     let engine = Engine::open(&dir, strandline::Options::default()).expect("opens");
-    let store = engine.create_store("box", 0).expect("makes a store");
+    let store = engine.create_store("box", None).expect("makes a store");
     store.append(b"t", b"x").expect("appends");
     engine.close().expect("closes");
     let (out, _) = ends_with(&verb("salvage", &[&dir, &target]), 0);

@@ -352,7 +352,8 @@ mod tests {
 
     #[test]
     fn the_default_budget_is_that_of_the_engine() {
-        assert_eq!(::strandline::Options::default().memory_budget_bytes, BUDGET_BYTES);
+        let options = ::strandline::Options::default();
+        assert_eq!(options.clone().memory_budget_bytes(BUDGET_BYTES), options);
     }
 
     #[test]

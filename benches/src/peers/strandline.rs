@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
 
 use anyhow::Result;
 use strandline::{Batch, Engine, Entry, Limit, NewStore, Options, Store, TargetList};
@@ -17,7 +18,7 @@ use super::{Durability, Found, Peer, Pending, Work};
 use crate::workload::{FanOut, TIMELINES};
 
 /// The TTL of `sync`, as the server sets it by default: seven days.
-const SYNC_TTL_MS: u64 = 7 * 24 * 3600 * 1000;
+const SYNC_TTL: Duration = Duration::from_hours(7 * 24);
 
 /// The names of conversations and, after them, of users.
 static NAMES: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
@@ -51,8 +52,8 @@ impl Strandline {
     /// Opens one in an empty directory, or in one that it filled before.
     pub fn open(dir: &Path, memory_budget_bytes: usize) -> Result<Strandline> {
         Strandline::prepare();
-        let stores = vec![NewStore::new("messages", 0), NewStore::new("sync", SYNC_TTL_MS)];
-        let options = Options { stores, memory_budget_bytes, ..Options::default() };
+        let stores = [NewStore::new("messages", None), NewStore::new("sync", Some(SYNC_TTL))];
+        let options = Options::default().stores(stores).memory_budget_bytes(memory_budget_bytes);
         let engine = Engine::open(dir, options)?;
         let (messages, sync) = (engine.store("messages")?, engine.store("sync")?);
         Ok(Strandline { engine, messages, sync, members: Mutex::default() })

@@ -34,11 +34,9 @@ pub struct Data {
 impl Data {
     /// The engine's options.
     pub fn options(&self) -> Options {
-        Options {
-            memory_budget_bytes: self.budget_mib << 20,
-            stores: vec![NewStore::new("messages", 0)],
-            ..Options::default()
-        }
+        Options::default()
+            .memory_budget_bytes(self.budget_mib << 20)
+            .stores([NewStore::new("messages", None)])
     }
 
     /// The timeline at a position in a round: all of them, each once, in an order unrelated to that

@@ -77,7 +77,7 @@ pub fn run(dir: &Path, load: Load, reads: u32, every: Duration) -> Result<()> {
 
 /// Appends all of it; returns the rate of each row.
 fn grow(engine: &Engine, dir: &Path, load: Load, every: Duration) -> Result<Vec<f64>> {
-    let store = engine.create_store("messages", 0)?;
+    let store = engine.create_store("messages", None)?;
     println!(
         "| s | appends/s | bodies MB | disk MB | written per byte | debt MB | segments | stalls |"
     );
@@ -114,7 +114,7 @@ fn cold_reads(dir: &Path, timelines: u32, reads: u32) -> Result<()> {
     let start = Instant::now();
     let engine = Engine::open(dir, Options::default())?;
     println!("\nOpened in {:.1} ms, {how}.", start.elapsed().as_secs_f64() * 1e3);
-    let store = engine.create_store("messages", 0)?;
+    let store = engine.create_store("messages", None)?;
     let (mut random, mut entries) = (Random::new(0xC01D), 0);
     let mut first = Histogram::<u64>::new(3)?;
     let mut all = Histogram::<u64>::new(3)?;

@@ -29,7 +29,7 @@ const EMPTY_DATA_BYTES: u64 = 128;
 /// Runs it and prints a row every `every` and a summary.
 pub fn run(dir: &Path, load: Load, ttl: Duration, time: Duration, every: Duration) -> Result<()> {
     let engine = Engine::open(dir, Options::default())?;
-    let store = engine.create_store("short", ttl.as_millis() as u64)?;
+    let store = engine.create_store("short", Some(ttl))?;
     store.append(b"idle", b"written once")?;
     let partition = (ttl / 64).max(SECOND);
     let window = ttl + partition;

@@ -50,6 +50,7 @@ use crate::wal;
 
 /// The size of a backup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Backup {
     /// The number of files, the manifest included.
     pub files: u64,

@@ -7,6 +7,7 @@ use crate::ids::Sequence;
 
 /// Content of a file that differs from what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finding {
     /// The file.
     pub path: PathBuf,

@@ -25,6 +25,7 @@ use crate::state::State;
 
 /// The result of [`Engine::repair`](crate::Engine::repair).
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Repair {
     /// The damage, repaired or not, in files with two copies.
     pub findings: Vec<Finding>,

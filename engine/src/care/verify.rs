@@ -43,6 +43,7 @@ const CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The result of [`Engine::verify`](crate::Engine::verify).
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Verification {
     /// The findings; empty if there is no damage.
     pub findings: Vec<Finding>,

@@ -48,6 +48,7 @@ pub struct StoreRecord {
 /// The number of copies of a segment's files. Damage in one copy is read from the other copy, and
 /// repaired by [`Engine::repair`](crate::Engine::repair). The log has one copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Copies {
     /// Once.
     #[default]

@@ -318,7 +318,7 @@ impl Watcher {
     /// use std::task::{Context, Poll, Waker};
     /// use strandline::{Engine, Options};
     /// let engine = Engine::open(dir.path(), Options::default())?;
-    /// let rooms = engine.create_store("rooms", 0)?;
+    /// let rooms = engine.create_store("rooms", None)?;
     /// let watcher = engine.watcher();
     /// watcher.watch(&rooms, b"r", 7)?;
     /// let mut context = Context::from_waker(Waker::noop());

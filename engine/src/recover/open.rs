@@ -44,7 +44,7 @@ use crate::memtable::Memtable;
 use crate::metrics::{self, Counters};
 use crate::notify::wake::WakeQueue;
 use crate::notify::watch::WatchTable;
-use crate::options::{NewStore, Options};
+use crate::options::{NewStore, Options, limit_ms};
 use crate::random::{new_engine_id, random};
 use crate::recover::recovery::Recovery;
 use crate::recover::replay::{self, Replay};
@@ -190,7 +190,7 @@ fn open_reserve(dir: &Dir, options: &Options) -> Reserve {
     if options.read_only {
         Reserve::none(dir.clone())
     } else {
-        Reserve::open(dir.clone(), options.reserve_bytes(0))
+        Reserve::open(dir.clone(), options.reserve_target_bytes(0))
     }
 }
 
@@ -234,7 +234,7 @@ fn load_manifest(dir: &Dir, names: &[String], options: &Options) -> Result<Manif
     if options.read_only {
         check_there(dir, names)?;
     }
-    let live = Live { history: random(), stores: first_stores(options), ..Live::default() };
+    let live = Live { history: random(), stores: first_stores(options)?, ..Live::default() };
     let mut manifest = Manifest::new(dir.clone(), new_engine_id(), live);
     manifest.commit(|_| ()).map_err(Failure::into_error)?;
     Ok(manifest)
@@ -242,9 +242,9 @@ fn load_manifest(dir: &Dir, names: &[String], options: &Options) -> Result<Manif
 
 /// The stores of a new directory. Their ids are 1, 2, …; the ids of later stores are above them
 /// (`Manifest::take_store_id`).
-fn first_stores(options: &Options) -> Vec<StoreRecord> {
+fn first_stores(options: &Options) -> Result<Vec<StoreRecord>> {
     let record = |(id, store): (u32, &NewStore)| {
-        StoreRecord::new(StoreId(id), store.name.as_str(), store.ttl_ms)
+        Ok(StoreRecord::new(StoreId(id), store.name.as_str(), limit_ms(store.ttl)?))
     };
     (1..).zip(&options.stores).map(record).collect()
 }

@@ -7,19 +7,22 @@
 //! This file does not know who reads the figures, or how they are shown. The names are documented
 //! in docs/operations.md; a test of the server compares them.
 
+use std::time::Duration;
+
 use crate::format::manifest::SegmentRecord;
-use crate::ids::TimeMs;
+use crate::ids::{TimeMs, limit_of};
 use crate::options::MAX_SEALED;
 use crate::state::State;
 use crate::stats::Stats;
 
 /// The data of one store on the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StoreFigures {
     /// The store's name.
     pub name: String,
-    /// The TTL of entries in milliseconds; 0: no limit.
-    pub ttl_ms: u64,
+    /// The TTL of entries; `None`: they live for ever.
+    pub ttl: Option<Duration>,
     /// The time of the oldest entry in its segments, Unix ms; 0: they contain none. Entries that
     /// are only in memory are newer.
     pub oldest_ms: TimeMs,
@@ -41,7 +44,7 @@ pub fn store_figures(state: &State) -> Vec<StoreFigures> {
                 || records().filter(|record| record.entries > 0 && !record.dropped && !record.dead);
             StoreFigures {
                 name: store.name.clone(),
-                ttl_ms: store.ttl_ms,
+                ttl: limit_of(store.ttl_ms),
                 oldest_ms: with_data().map(|record| record.first_time_ms).min().unwrap_or(0),
                 entries: with_data().map(|record| record.entries).sum(),
                 bytes: records().map(SegmentRecord::bytes).sum(),

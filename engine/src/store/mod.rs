@@ -3,17 +3,22 @@
 //! This folder does not know how any of this is done; each method calls a function of the read or
 //! write path.
 
+mod append;
 mod entries;
+mod settings;
 
 use std::fmt;
 use std::ops::RangeBounds;
 use std::sync::Arc;
+use std::time::Duration;
 
+pub use append::AppendOptions;
 pub use entries::Entries;
+pub use settings::{StoreInfo, StoreOptions};
 
 use crate::entry::{Entry, Info, Limit, Page, Receipt};
 use crate::error::{Error, Result};
-use crate::ids::{BodyKey, Sequence, StoreId, StoreKey, TimeMs, TimelineRef};
+use crate::ids::{BodyKey, Sequence, StoreId, StoreKey, TimeMs, TimelineRef, limit_of};
 use crate::read::list;
 use crate::read::{Reading, page};
 use crate::running::Running;
@@ -57,9 +62,9 @@ impl Store {
         &self.name
     }
 
-    /// The TTL of entries in milliseconds; 0: no limit.
-    pub fn ttl_ms(&self) -> u64 {
-        self.running.state.ttl_ms(self.id)
+    /// The TTL of entries; `None`: they live for ever.
+    pub fn ttl(&self) -> Option<Duration> {
+        limit_of(self.running.state.ttl_ms(self.id))
     }
 
     /// The epoch that the sequences of its timelines belong to: the history as 16 hex digits, and,
@@ -75,8 +80,8 @@ impl Store {
         self.running.state.epoch(self.id)
     }
 
-    /// Appends one body and waits until it is durable. For many, use
-    /// [`Engine::submit`](crate::Engine::submit).
+    /// Appends one body and waits until it is durable. [`Store::append_with`] takes options. For
+    /// many, use [`Engine::submit`](crate::Engine::submit).
     pub fn append(&self, timeline: impl AsRef<[u8]>, body: impl AsRef<[u8]>) -> Result<Sequence> {
         let batch = Batch::new().append(self, timeline, body);
         Ok(self.running.commit(batch)?.sequences[0])
@@ -184,7 +189,7 @@ impl Store {
     /// # let dir = tempfile::tempdir()?;
     /// use strandline::{Engine, Options};
     /// let engine = Engine::open(dir.path(), Options::default())?;
-    /// let rooms = engine.create_store("rooms", 0)?;
+    /// let rooms = engine.create_store("rooms", None)?;
     /// for body in ["one", "two", "three"] {
     ///     rooms.append(b"r", body.as_bytes())?;
     /// }

@@ -68,7 +68,7 @@ pub fn run(state: &State, pipeline: &CommitPipeline) {
         }
         // The reserve at least doubles each time, so that a growing directory does not rewrite it
         // again and again.
-        let wanted = state.options.reserve_bytes(state.segment_bytes());
+        let wanted = state.options.reserve_target_bytes(state.segment_bytes());
         if state.reserve.is_out() || wanted >= (2 * state.reserve.bytes()).max(1) {
             state.reserve.make(wanted, state.merging.lag.reserved_bytes());
         }

@@ -8,7 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use strandline::{Batch, Durability, Engine, Limit, Options, Store, Trim};
+use strandline::{Batch, Durability, Engine, Limit, Store, Trim};
 
 use crate::alone;
 use crate::two_stores;
@@ -76,7 +76,7 @@ fn counted<T>(run: impl FnOnce() -> T) -> (T, Cost) {
 const MIB: usize = 1024 * 1024;
 
 fn engine_with(folder: &tempfile::TempDir, memory_budget_bytes: usize) -> (Engine, Store) {
-    let options = Options { memory_budget_bytes, ..two_stores::options() };
+    let options = two_stores::options().memory_budget_bytes(memory_budget_bytes);
     let engine = Engine::open(folder.path(), options).expect("opens");
     let store = engine.store("messages").expect("is there");
     (engine, store)

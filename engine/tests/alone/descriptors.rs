@@ -41,7 +41,7 @@ fn open_files() -> u64 {
 
 /// Memtables of 1 MiB.
 fn options() -> Options {
-    Options { memory_budget_bytes: 8 * 1024 * 1024, ..two_stores::options() }
+    two_stores::options().memory_budget_bytes(8 * 1024 * 1024)
 }
 
 fn open(dir: &Path, options: Options) -> Engine {
@@ -50,7 +50,7 @@ fn open(dir: &Path, options: Options) -> Engine {
 
 fn stores(engine: &Engine, count: usize) -> Vec<Store> {
     (0..count)
-        .map(|number| engine.create_store(&format!("s{number}"), 0).expect("is made"))
+        .map(|number| engine.create_store(&format!("s{number}"), None).expect("is made"))
         .collect()
 }
 
@@ -224,7 +224,7 @@ fn a_salvage_with_too_few_descriptors_fails_instead_of_leaving_entries_out() {
     let _alone = alone();
     let dir = tempfile::tempdir().expect("a directory");
     let engine = open(dir.path(), options());
-    let store = [engine.create_store("s0", 0).expect("is made")];
+    let store = [engine.create_store("s0", None).expect("is made")];
     for round in 0..7 {
         append(&store, round..round + 1, 100);
         engine.flush().expect("flushes");
@@ -247,7 +247,7 @@ fn a_salvage_with_too_few_descriptors_fails_instead_of_leaving_entries_out() {
 fn no_more_files_are_kept_open_than_the_options_say() {
     let _alone = alone();
     let dir = tempfile::tempdir().expect("a directory");
-    let few = Options { max_open_files: 8, ..options() };
+    let few = options().max_open_files(8);
     let engine = open(dir.path(), few.clone());
     append(&stores(&engine, 20), 0..2, 100);
     engine.flush().expect("flushes");
@@ -255,7 +255,6 @@ fn no_more_files_are_kept_open_than_the_options_say() {
     let open_files = engine.stats().get("open_segment_files").expect("is counted");
     assert!((1..=8).contains(&open_files), "{open_files} files");
     engine.close().expect("closes");
-    let refused =
-        Engine::open(dir.path(), Options { max_open_files: 7, ..few }).expect_err("is refused");
+    let refused = Engine::open(dir.path(), few.max_open_files(7)).expect_err("is refused");
     assert!(refused.to_string().contains("max_open_files is 7"), "{refused}");
 }

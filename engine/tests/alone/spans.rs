@@ -11,6 +11,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use crate::alone;
+use crate::two_stores;
 
 /// A span that was opened, with the values of its fields.
 #[derive(Clone, Debug)]
@@ -87,8 +88,8 @@ fn a_subscriber_gets_each_span_of_the_table_with_its_level_and_fields() {
     tracing::subscriber::set_global_default(spans.clone()).expect("there is no other");
     let directory = tempfile::tempdir().expect("a directory");
     // One millisecond: what was flushed has expired when it is compacted.
-    let stores = vec![NewStore::new("messages", 0), NewStore::new("short", 1)];
-    let options = Options { stores, ..Options::default() };
+    let stores = [NewStore::new("messages", None), NewStore::new("short", two_stores::ttl(1))];
+    let options = Options::default().stores(stores);
     let engine = Engine::open(directory.path().join("data"), options).expect("opens");
     let (store, short) =
         (engine.store("messages").expect("is there"), engine.store("short").expect("is there"));

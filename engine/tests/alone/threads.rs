@@ -18,7 +18,7 @@ use std::time::Duration;
 use strandline::clock::SystemClock;
 use strandline::vfs::simulated::{Op, SimulatedDisk};
 use strandline::vfs::{Dir, RawDirectory};
-use strandline::{Batch, Durability, Engine, Error, Limit, Options, Receipt, Store, Ticket, World};
+use strandline::{Batch, Durability, Engine, Error, Limit, Receipt, Store, Ticket, World};
 
 use crate::alone;
 use crate::disks::as_the_disk;
@@ -476,7 +476,7 @@ fn the_watchers_of_an_engine_that_only_reads_are_closed_as_well() {
     let bench = Bench::new();
     bench.open().0.close().expect("closes");
     bench.wait_for_release();
-    let options = Options { read_only: true, ..two_stores::options() };
+    let options = two_stores::options().read_only(true);
     let engine = Engine::open_in(bench.world.clone(), options).expect("opens");
     let watcher = engine.watcher();
     let (woken, was_woken) = signal();

@@ -28,11 +28,7 @@ const NAMES: [&str; 4] = ["a", "b", "c", "long"];
 type Entries = BTreeMap<u64, (u64, Vec<u8>)>;
 
 fn options() -> Options {
-    Options {
-        memory_budget_bytes: 8 * 1024 * 1024,
-        wal_file_bytes: 64 * 1024,
-        ..two_stores::options()
-    }
+    two_stores::options().memory_budget_bytes(8 * 1024 * 1024).wal_file_bytes(64 * 1024)
 }
 
 fn body(number: usize, bytes: usize) -> Vec<u8> {
@@ -291,7 +287,7 @@ fn expired_entries_are_no_loss_and_entries_that_may_live_are_not_hidden() {
     const TTL_MS: u64 = 64_000;
     let house = House::with(options());
     let engine = house.engine();
-    let store = engine.create_store("brief", TTL_MS).expect("is made");
+    let store = engine.create_store("brief", two_stores::ttl(TTL_MS)).expect("is made");
     for number in 0..60 {
         house.clock.pass(1000);
         let targets = [b"a".as_slice(), b"b"].map(|name| (&store, name));
@@ -357,8 +353,7 @@ fn expired_entries_are_no_loss_and_entries_that_may_live_are_not_hidden() {
 #[test]
 fn a_page_of_a_run_table_hides_the_blocks_that_it_leads_to_and_no_others() {
     const ENTRIES: u64 = 900;
-    let house =
-        House::with(Options { memory_budget_bytes: 256 * 1024 * 1024, ..two_stores::options() });
+    let house = House::with(two_stores::options().memory_budget_bytes(256 * 1024 * 1024));
     let engine = house.engine();
     let store = engine.store("messages").expect("a store");
     // Each body fills a block, so that the run table has several pages.

@@ -7,7 +7,7 @@ use strandline::{Batch, Engine, Error, ErrorKind, Limit, Options, Store, Verdict
 use crate::two_stores;
 
 fn small() -> Options {
-    Options { memory_budget_bytes: 1024 * 1024, wal_file_bytes: 64 * 1024, ..two_stores::options() }
+    two_stores::options().memory_budget_bytes(1024 * 1024).wal_file_bytes(64 * 1024)
 }
 
 #[test]
@@ -142,18 +142,21 @@ fn the_names_of_stores_are_checked() {
     let engine = Engine::open(dir.path(), small()).expect("opens");
     assert!(matches!(engine.store("nosuch"), Err(Error::NoStore { .. })));
     for name in ["", "a:b", "Upper", &"n".repeat(33)] {
-        assert!(matches!(engine.create_store(name, 0), Err(Error::Invalid { .. })), "{name}");
+        assert!(matches!(engine.create_store(name, None), Err(Error::Invalid { .. })), "{name}");
     }
-    engine.create_store("mine", 5).expect("creates");
-    engine.create_store("mine", 5).expect("is there");
-    assert!(matches!(engine.create_store("mine", 6), Err(Error::StoreExists { ttl_ms: 5, .. })));
-    engine.set_store_ttl("mine", 7).expect("sets");
+    engine.create_store("mine", two_stores::ttl(5)).expect("creates");
+    engine.create_store("mine", two_stores::ttl(5)).expect("is there");
+    let other = engine.create_store("mine", two_stores::ttl(6)).expect_err("it has another TTL");
+    assert_eq!(other.to_string(), "the store \"mine\" exists with a TTL of 5 ms");
+    assert!(matches!(other, Error::StoreExists { ttl, .. } if ttl == two_stores::ttl(5)));
+    engine.set_store_ttl("mine", two_stores::ttl(7)).expect("sets");
     let mine = engine.store("mine").expect("is there");
     mine.append(b"t", b"x").expect("appends");
     drop((mine, engine));
     let engine = Engine::open(dir.path(), small()).expect("opens");
     let mine = engine.store("mine").expect("is there");
-    assert_eq!((mine.ttl_ms(), mine.append(b"t", b"y").expect("appends")), (7, 2));
+    assert_eq!(mine.ttl(), two_stores::ttl(7));
+    assert_eq!(mine.append(b"t", b"y").expect("appends"), 2);
 }
 
 #[test]
@@ -232,7 +235,7 @@ fn an_error_says_what_its_caller_can_do() {
         assert!(matches!(refused, Err(Error::Closed { .. })), "{refused:?}");
     }
     drop((engine, messages));
-    let engine = Engine::open(dir.path(), Options { read_only: true, ..small() }).expect("opens");
+    let engine = Engine::open(dir.path(), small().read_only(true)).expect("opens");
     let messages = engine.store("messages").expect("m");
     let refused = messages.append("t", "x").expect_err("read-only");
     assert!(matches!(refused, Error::ReadOnly) && refused.kind() == ErrorKind::Ended);

@@ -2,22 +2,24 @@
 //! cost of a forgotten id.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use strandline::vfs::simulated::{Dice, Op};
-use strandline::{Batch, Durability, Engine, Options, Store};
+use strandline::{Batch, Durability, Engine, Store};
 
 use crate::two_stores;
 use crate::world::{House, figure};
 
 const WINDOW_MS: u64 = 3_600_000;
+const BUDGET_BYTES: usize = 1024 * 1024;
 
 fn house() -> House {
-    House::with(Options {
-        memory_budget_bytes: 1024 * 1024,
-        wal_file_bytes: 64 * 1024,
-        id_window_ms: WINDOW_MS,
-        ..two_stores::options()
-    })
+    House::with(
+        two_stores::options()
+            .memory_budget_bytes(BUDGET_BYTES)
+            .wal_file_bytes(64 * 1024)
+            .id_window(Duration::from_millis(WINDOW_MS)),
+    )
 }
 
 #[test]
@@ -25,7 +27,9 @@ fn more_segments_than_may_be_open_are_all_read() {
     let house = house();
     let engine = house.engine();
     let stores: Vec<Store> = (0..4)
-        .map(|store| engine.create_store(&format!("s{store}"), 64_000).expect("is made"))
+        .map(|store| {
+            engine.create_store(&format!("s{store}"), two_stores::ttl(64_000)).expect("is made")
+        })
         .collect();
     // One partition per second, and none of them expires meanwhile.
     for second in 0..60u64 {
@@ -61,7 +65,7 @@ fn blocks_and_memtables_stay_within_the_budget() {
         store.last(format!("t{}", round % 100).as_bytes()).expect("reads");
         let taken = figure(&engine, "memtable_bytes") + figure(&engine, "cache_bytes");
         // A group may overfill the active memtable.
-        let most = house.options.memory_budget_bytes as u64 + 100 * 1024;
+        let most = BUDGET_BYTES as u64 + 100 * 1024;
         assert!(taken <= most, "{taken} bytes in round {round}");
     }
 }
@@ -199,7 +203,7 @@ fn nothing_is_merged_after_a_close() {
 fn no_zeros_are_written_ahead_of_few_appends() {
     const APPENDS: u64 = 40;
     let prepared = |durability| {
-        let house = House::with(Options { wal_file_bytes: 64 * 1024 * 1024, ..house().options });
+        let house = House::with(house().options.wal_file_bytes(64 * 1024 * 1024));
         let engine = house.engine();
         let store = engine.store("messages").expect("is there");
         for number in 0..APPENDS {
@@ -236,8 +240,7 @@ fn most_unsynced_bytes(log: &[Op]) -> usize {
 #[test]
 fn a_flush_and_a_merge_sync_their_files_in_small_pieces() {
     const BYTES: usize = 6 * 1024 * 1024;
-    let house =
-        House::with(Options { memory_budget_bytes: 64 * 1024 * 1024, ..two_stores::options() });
+    let house = House::with(two_stores::options().memory_budget_bytes(64 * 1024 * 1024));
     let engine = house.engine();
     let store = engine.store("messages").expect("is there");
     let mut dice = Dice::new(1);

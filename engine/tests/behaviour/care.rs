@@ -24,7 +24,7 @@ use directory::{
     Entries, changed, contents, dir, names, open, send, try_open, two_segments, verify,
 };
 use strandline::vfs::simulated::SimulatedDisk;
-use strandline::{Engine, Error, Limit, Options, restore_in};
+use strandline::{Engine, Error, Limit, restore_in};
 
 use crate::two_stores;
 
@@ -168,7 +168,7 @@ fn while_written(engine: &Engine, work: impl FnOnce()) {
 #[test]
 fn verify_finds_nothing_during_writes_and_merges() {
     let folder = tempfile::tempdir().expect("a directory");
-    let options = Options { memory_budget_bytes: 1 << 20, ..two_stores::options() };
+    let options = two_stores::options().memory_budget_bytes(1 << 20);
     let engine = Engine::open(folder.path(), options).expect("opens");
     while_written(&engine, || {
         for _ in 0..20 {
@@ -197,7 +197,7 @@ fn batches(contents: &Entries) -> usize {
 #[test]
 fn a_backup_under_appends_and_merges_is_the_state_of_one_moment() {
     let folder = tempfile::tempdir().expect("a directory");
-    let options = Options { memory_budget_bytes: 1 << 20, ..two_stores::options() };
+    let options = two_stores::options().memory_budget_bytes(1 << 20);
     let engine = Engine::open(folder.path().join("engine"), options.clone()).expect("opens");
     let mut seen = 0;
     while_written(&engine, || {

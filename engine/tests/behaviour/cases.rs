@@ -8,7 +8,7 @@ use strandline::format::header::{EngineId, FileHeader, FileKind, VERSION};
 use strandline::format::manifest::{Live, StoreRecord, encode};
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
-use strandline::{Batch, Durability, Error, Limit, Lsn, Options, Store, StoreId, Trim};
+use strandline::{Batch, Durability, Error, Limit, Lsn, Store, StoreId, Trim};
 
 use crate::two_stores;
 use crate::world::House;
@@ -18,8 +18,7 @@ fn house() -> House {
 }
 
 fn on(disk: SimulatedDisk) -> House {
-    let options =
-        Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..two_stores::options() };
+    let options = two_stores::options().memory_budget_bytes(1).wal_file_bytes(8 * 1024);
     House { disk, ..House::with(options) }
 }
 
@@ -112,7 +111,7 @@ fn after_a_clean_stop_there_is_no_log_to_lose() {
 fn the_page_of_a_reader_stays_right_while_its_segment_is_merged_and_expires() {
     let house = house();
     let (engine, _) = house.open();
-    let store = engine.create_store("short", 64_000).expect("is made");
+    let store = engine.create_store("short", two_stores::ttl(64_000)).expect("is made");
     for round in 0..3u8 {
         store.append(b"t", [round; 5000]).expect("appends");
         engine.flush().expect("flushes");
@@ -235,7 +234,8 @@ fn a_ttl_of_any_size_expires_nothing_at_once() {
     for (number, ttl_ms) in
         [1 << 31, (1 << 31) + 1, 1 << 32, u64::MAX / 2, u64::MAX].into_iter().enumerate()
     {
-        let store = engine.create_store(&format!("s{number}"), ttl_ms).expect("is made");
+        let store =
+            engine.create_store(&format!("s{number}"), two_stores::ttl(ttl_ms)).expect("is made");
         store.append(b"t", b"x").expect("appends");
         engine.compact().expect("merges");
         assert_eq!(rows(&store, b"t").len(), 1, "TTL {ttl_ms}");
@@ -419,7 +419,11 @@ fn a_weak_batch_does_not_weaken_a_strong_one_in_its_group() {
 fn an_entry_expires_at_its_time_across_a_restart() {
     let house = house();
     let (engine, _) = house.open();
-    engine.create_store("short", 64_000).expect("is made").append(b"t", b"x").expect("appends");
+    engine
+        .create_store("short", two_stores::ttl(64_000))
+        .expect("is made")
+        .append(b"t", b"x")
+        .expect("appends");
     house.clock.pass(63_999);
     drop(engine);
     let (engine, _) = house.open();

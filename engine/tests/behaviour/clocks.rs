@@ -24,7 +24,8 @@ impl House {
 }
 
 fn append_for(engine: &Engine, store: &Store, timeline: &[u8], lifetime_ms: u64) {
-    let batch = Batch::new().lifetime_ms(lifetime_ms).append(store, timeline, b"for a while");
+    let batch =
+        Batch::new().lifetime(two_stores::ttl(lifetime_ms)).append(store, timeline, b"for a while");
     engine.submit(batch).expect("queued").wait().expect("commits");
 }
 
@@ -51,7 +52,8 @@ fn an_expiry_of_a_single_entry_is_right_after_the_clock_was_once_a_year_ahead() 
         house.was_ahead_once(&engine);
         append_for(&engine, &messages, b"px", HOUR_MS);
         let targets = [(&messages, b"shared 1".as_slice()), (&messages, b"shared 2")];
-        let shared = Batch::new().lifetime_ms(HOUR_MS).fan_out(b"for a while", targets);
+        let shared =
+            Batch::new().lifetime(two_stores::ttl(HOUR_MS)).fan_out(b"for a while", targets);
         engine.submit(shared).expect("queued").wait().expect("commits");
         let entry: Entry = messages.last(b"px").expect("reads").expect("is there");
         assert_eq!(
@@ -174,7 +176,7 @@ fn a_ttl_that_is_set_under_a_wrong_clock_destroys_nothing_and_hides_nothing_new(
         let (engine, store) = house.open_short();
         store.append(b"t", b"before").expect("appends");
         house.clock.set(START_MS + YEAR_MS);
-        engine.set_store_ttl("short", ttl_ms).expect("sets");
+        engine.set_store_ttl("short", two_stores::ttl(ttl_ms)).expect("sets");
         house.clock.set(START_MS + SECOND_MS);
         store.append(b"t", b"after").expect("appends");
         assert_eq!(sequences(&store, b"t"), [1, 2], "TTL {ttl_ms}");
@@ -298,7 +300,7 @@ fn expired_segments_still_remove_entries_committed_while_the_clock_was_ahead() {
 fn where_no_clock_is_wrong_a_lifetime_begins_at_the_timestamp() {
     let folder = tempfile::tempdir().expect("a directory");
     let engine = Engine::open(folder.path(), two_stores::options()).expect("opens");
-    let store = engine.create_store("messages", 0).expect("is made");
+    let store = engine.create_store("messages", None).expect("is made");
     for _ in 0..2000 {
         let batch =
             Batch::new().durability(strandline::Durability::Os).append(&store, b"t", b"now");

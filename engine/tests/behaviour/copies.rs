@@ -15,7 +15,7 @@ use crate::world::{House, soon};
 const STORE: &str = "ledgers";
 
 fn options() -> Options {
-    Options { memory_budget_bytes: 1024 * 1024, wal_file_bytes: 64 * 1024, ..two_stores::options() }
+    two_stores::options().memory_budget_bytes(1024 * 1024).wal_file_bytes(64 * 1024)
 }
 
 fn names() -> Vec<String> {
@@ -67,7 +67,7 @@ fn kept_twice() -> (House, Contents) {
     let house = House::with(options());
     let engine = house.engine();
     engine
-        .create_store_with(STORE, StoreOptions { ttl_ms: 0, copies: Copies::Twice })
+        .create_store_with(STORE, StoreOptions::default().copies(Copies::Twice))
         .expect("is made");
     fill(&engine, STORE);
     let contents = contents(&engine, STORE).expect("reads");
@@ -301,7 +301,7 @@ fn a_read_only_engine_serves_reads_and_repairs_nothing() {
     let image = house.disk.contents();
     let name = segments(&image).into_keys().next().expect("there is one");
     let image = with_file(&image, &name, None);
-    let house = House { options: Options { read_only: true, ..options() }, ..on(&image) };
+    let house = House { options: options().read_only(true), ..on(&image) };
     let engine = house.engine();
     assert!(contents(&engine, STORE).expect("reads") == expected);
     let found = engine.verify(|_, _| ()).expect("verifies");
@@ -388,7 +388,7 @@ fn whenever_the_manifest_names_a_twin_it_is_durable() {
     let house = House::with(options());
     let engine = house.engine();
     let store = engine
-        .create_store_with(STORE, StoreOptions { ttl_ms: 0, copies: Copies::Twice })
+        .create_store_with(STORE, StoreOptions::default().copies(Copies::Twice))
         .expect("is made");
     for number in 0..3 {
         store.append(b"t", format!("entry {number}").repeat(200).as_bytes()).expect("appends");
@@ -469,7 +469,7 @@ fn twins_are_removed_with_their_originals() {
     const TTL_MS: u64 = 64_000;
     let house = House::with(options());
     let engine = house.engine();
-    let brief = StoreOptions { copies: Copies::Twice, ..StoreOptions::ttl_ms(TTL_MS) };
+    let brief = StoreOptions::default().copies(Copies::Twice).ttl(two_stores::ttl(TTL_MS));
     let store = engine.create_store_with("brief", brief).expect("is made");
     for number in 0..3 {
         store.append(b"t", format!("entry {number}").as_bytes()).expect("appends");

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use strandline::{Engine, Entry, Error, Limit, Options, Page, Sequence, Store, Trim};
+use strandline::{Engine, Entry, Error, Limit, Page, Sequence, Store, Trim};
 
 use crate::two_stores;
 
 fn opened() -> (tempfile::TempDir, Engine, Store) {
     let dir = tempfile::tempdir().expect("a directory");
-    let options = Options { memory_budget_bytes: 1024 * 1024, ..two_stores::options() };
+    let options = two_stores::options().memory_budget_bytes(1024 * 1024);
     let engine = Engine::open(dir.path(), options).expect("opens");
     let store = engine.store("messages").expect("is there");
     (dir, engine, store)

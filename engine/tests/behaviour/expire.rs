@@ -5,6 +5,7 @@ use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
 use strandline::{Batch, Limit, Trim, Verdict};
 
 use crate::short::{TTL_MS, sequences};
+use crate::two_stores;
 use crate::world::{House, START_MS, soon};
 
 const DAY_MS: u64 = 24 * 3600 * 1000;
@@ -180,7 +181,7 @@ fn a_trim_is_remembered_after_the_entries_that_it_kept_have_expired() {
     let (engine, store) = house.open_short();
     store.append(b"t", b"x").expect("appends");
     assert_eq!(store.trim(b"t", Trim::Before(2)).expect("trims"), 1);
-    let brief = Batch::new().lifetime_ms(1).append(&store, b"t", b"brief");
+    let brief = Batch::new().lifetime(two_stores::ttl(1)).append(&store, b"t", b"brief");
     engine.submit(brief).expect("queued").wait().expect("commits");
     for round in 0..3 {
         engine.flush().expect("flushes");
@@ -205,10 +206,10 @@ fn a_changed_ttl_applies_to_existing_entries_and_brings_nothing_back() {
     house.clock.pass(10_000);
     store.append(b"t", b"y").expect("appends");
     assert_eq!(sequences(&store, b"t"), [1, 2]);
-    engine.set_store_ttl("short", 5000).expect("sets");
+    engine.set_store_ttl("short", two_stores::ttl(5000)).expect("sets");
     assert_eq!(sequences(&store, b"t"), [2]);
     for ttl_ms in [u64::MAX, 0] {
-        engine.set_store_ttl("short", ttl_ms).expect("sets");
+        engine.set_store_ttl("short", two_stores::ttl(ttl_ms)).expect("sets");
         assert_eq!(
             sequences(&store, b"t"),
             [2],

@@ -10,15 +10,13 @@ use strandline::{
     Engine, Error, Limit, MAX_STORES, NewStore, Options, StoreInfo, salvage, salvage_in,
 };
 
+use crate::two_stores;
 use crate::world::House;
 
 fn with(stores: &[(&str, u64)]) -> House {
-    let new = |(name, ttl_ms): &(&str, u64)| NewStore::new(*name, *ttl_ms);
+    let new = |(name, ttl_ms): &(&str, u64)| NewStore::new(*name, two_stores::ttl(*ttl_ms));
     let house = House::new();
-    House {
-        options: Options { stores: stores.iter().map(new).collect(), ..house.options },
-        ..house
-    }
+    House { options: house.options.stores(stores.iter().map(new)), ..house }
 }
 
 /// The manifest of a disk that has one.
@@ -41,15 +39,14 @@ fn names(engine: &Engine) -> Vec<String> {
 
 #[test]
 fn an_engine_has_no_stores_unless_the_options_name_some() {
-    assert!(Options::default().stores.is_empty());
-    let house = with(&[]);
+    let house = House { options: Options::default(), ..with(&[]) };
     let engine = house.engine();
     assert_eq!(engine.stores(), []);
     assert!(matches!(engine.store("messages"), Err(Error::NoStore { .. })));
     engine.flush().expect("there is nothing to flush");
     engine.close().expect("closes");
     let engine = house.engine();
-    let store = engine.create_store("messages", 0).expect("is created");
+    let store = engine.create_store("messages", None).expect("is created");
     assert_eq!(store.append(b"t", b"x").expect("appends"), 1);
     drop((engine, store));
     let (engine, store) = house.open();
@@ -78,7 +75,7 @@ fn first_stores_are_in_the_first_manifest_in_their_order() {
         }
     }
     assert!(numbers.contains("manifest-000000000001"), "{numbers:?}");
-    assert_eq!(engine.store("a.b").expect("is there").ttl_ms(), 7_000);
+    assert_eq!(engine.store("a.b").expect("is there").ttl(), two_stores::ttl(7_000));
     for (_, name, _) in first {
         assert_eq!(engine.store(name).expect("is there").epoch(), engine.epoch(), "{name}");
     }
@@ -90,7 +87,7 @@ fn a_store_that_is_created_later_has_an_id_after_the_first_stores() {
     let first: Vec<(&str, u64)> = first.iter().map(|name| (name.as_str(), 0)).collect();
     let house = with(&first);
     let engine = house.engine();
-    engine.create_store("later", 0).expect("is created");
+    engine.create_store("later", None).expect("is created");
     let ids: Vec<u32> = records(&house.disk.contents()).iter().map(|(id, ..)| *id).collect();
     assert_eq!(ids[..9], [1, 2, 3, 4, 5, 6, 7, 8, 9]);
     assert!(ids.len() == 10 && ids[9] > 9, "{ids:?}");
@@ -112,7 +109,7 @@ fn a_first_store_is_dropped_as_any_other_and_stays_dropped() {
     // The log has entries of the store with the id 1.
     let engine = house.engine();
     assert_eq!(engine.stores(), [], "the options of a directory that exists are ignored");
-    let again = engine.create_store("messages", 0).expect("is created");
+    let again = engine.create_store("messages", None).expect("is created");
     assert_ne!(again.epoch(), epoch);
     assert!(records(&house.disk.contents())[0].0 > 3, "an id is not used twice");
     assert_eq!(again.append(b"t", b"y").expect("appends"), 1);
@@ -126,9 +123,9 @@ fn a_directory_that_exists_ignores_the_first_stores() {
         let other = House { disk: house.disk.clone(), ..with(other) };
         let engine = other.engine();
         assert_eq!(names(&engine), ["one"]);
-        assert_eq!(engine.store("one").expect("is there").ttl_ms(), 0);
+        assert_eq!(engine.store("one").expect("is there").ttl(), None);
     }
-    let read_only = Options { read_only: true, ..with(&[("two", 0)]).options };
+    let read_only = with(&[("two", 0)]).options.read_only(true);
     let house = House { options: read_only, ..house };
     assert_eq!(names(&house.engine()), ["one"]);
 }
@@ -167,14 +164,14 @@ fn first_stores_with_names_that_cannot_be_are_refused_and_nothing_is_created() {
         assert!(!folder.path().join("one").exists(), "{shown:?}");
     }
     let engine = with(&[]).engine();
-    let of_create = engine.create_store("Upper", 0).expect_err("is refused");
+    let of_create = engine.create_store("Upper", None).expect_err("is refused");
     let of_open = with(&[("Upper", 0)]).try_engine().expect_err("is refused");
     assert_eq!(of_open.to_string(), of_create.to_string());
     let most: Vec<(&str, u64)> = many[..MAX_STORES].iter().map(|name| (*name, 0)).collect();
     let full = with(&most);
     let engine = full.engine();
     assert_eq!(engine.stores().len(), MAX_STORES);
-    assert!(matches!(engine.create_store("more", 0), Err(Error::TooManyStores { .. })));
+    assert!(matches!(engine.create_store("more", None), Err(Error::TooManyStores { .. })));
 }
 
 #[test]
@@ -196,11 +193,13 @@ fn without_a_manifest_stores_get_the_names_of_the_first_stores_by_their_ids() {
             let store = engine.store(&info.name).expect("is there");
             let page = store.range(b"t", .., Limit::entries(9)).expect("reads");
             let body = page.entries.first().map(|entry| entry.body.to_vec()).unwrap_or_default();
-            (info.name, info.ttl_ms, String::from_utf8(body).expect("is text"))
+            (info.name, info.ttl, String::from_utf8(body).expect("is text"))
         };
         engine.stores().into_iter().map(shown).collect::<Vec<_>>()
     };
-    let store = |name: &str, ttl_ms, body: &str| (name.to_string(), ttl_ms, body.to_string());
+    let store = |name: &str, ttl_ms, body: &str| {
+        (name.to_string(), two_stores::ttl(ttl_ms), body.to_string())
+    };
     let whole = [store("a", 9_000, "0"), store("b", 0, "1"), store("c", 0, "")];
     assert_eq!(salvaged(&image, &["x", "y"]), whole, "the manifest has the names");
     image.files.retain(|name, _| !name.starts_with("manifest-"));

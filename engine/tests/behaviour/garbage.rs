@@ -4,7 +4,7 @@
 //! The disk is simulated; the tests count files and bytes, never time.
 
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
-use strandline::{Batch, Error, Limit, Options, Store, Trim, salvage_in};
+use strandline::{Batch, Error, Limit, Store, Trim, salvage_in};
 
 use crate::two_stores;
 use crate::world::{House, figure, soon};
@@ -121,7 +121,7 @@ fn an_edited_entry_that_expires_by_itself_takes_its_edit_with_it() {
     let house = House::new();
     let (engine, store) = house.open();
     for _ in 0..10 {
-        let batch = Batch::new().lifetime_ms(5000).append(&store, b"brief", b"small");
+        let batch = Batch::new().lifetime(two_stores::ttl(5000)).append(&store, b"brief", b"small");
         engine.submit(batch).expect("queued").wait().expect("commits");
     }
     fill(&store, b"ever", 2, b"small");
@@ -142,7 +142,7 @@ fn an_edited_entry_that_expires_by_itself_takes_its_edit_with_it() {
 
 #[test]
 fn entries_dropped_while_their_segment_is_rewritten_are_counted_for_the_output() {
-    let options = Options { compact_bytes_per_second: 200 * 1024, ..House::new().options };
+    let options = House::new().options.compact_bytes_per_second(200 * 1024);
     let house = House { options, ..House::new() };
     let (engine, store) = house.open();
     fill(&store, b"t", 40, &LARGE);

@@ -29,7 +29,7 @@ impl Gates {
 
     /// An engine on this disk, with small memtables, and its store `messages`.
     pub fn open(&self) -> (Engine, Store) {
-        self.open_with(Options { memory_budget_bytes: 1, ..two_stores::options() })
+        self.open_with(two_stores::options().memory_budget_bytes(1))
     }
 
     pub fn open_with(&self, options: Options) -> (Engine, Store) {
@@ -37,7 +37,7 @@ impl Gates {
             dir: Dir::new(Arc::new(self.clone())),
             clock: Arc::new(ManualClock::at(1_700_000_000_000)),
         };
-        let options = Options { wal_file_bytes: 64 * 1024, ..options };
+        let options = options.wal_file_bytes(64 * 1024);
         let engine = Engine::open_in(world, options).expect("opens");
         let store = engine.store("messages").expect("is there");
         (engine, store)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Image, SimulatedDisk};
 use strandline::{
-    Batch, Durability, Engine, Error, Limit, Options, Receipt, Store, TargetList, World, salvage_in,
+    Batch, Durability, Engine, Error, Limit, Receipt, Store, TargetList, World, salvage_in,
 };
 
 use crate::two_stores;
@@ -117,7 +117,7 @@ fn a_killed_engine_replays_records_that_refer_to_a_list() {
 
 #[test]
 fn a_list_of_a_refused_group_is_not_referred_to() {
-    let house = House::with(Options { reserve_bytes: 0, ..two_stores::options() });
+    let house = House::with(two_stores::options().reserve_bytes(0));
     let (engine, store) = house.open();
     let list = list_of(&engine, &store);
     house.disk.set_capacity(Some(0));
@@ -195,7 +195,7 @@ fn a_read_only_open_without_the_list_shows_what_records_name_and_changes_of_the_
     let disk = SimulatedDisk::from_image(&without_the_list(&house.disk));
     let open = |read_only| {
         let world = World { dir: Dir::new(Arc::new(disk.clone())), clock: house.clock.clone() };
-        Engine::open_in(world, Options { read_only, ..house.options.clone() })
+        Engine::open_in(world, house.options.clone().read_only(read_only))
     };
     assert!(open(false).is_err(), "the log is damaged");
     let engine = open(true).expect("opens");
@@ -217,7 +217,7 @@ fn a_salvage_without_the_list_keeps_what_a_record_names_and_says_so() {
     let clock = Arc::new(strandline::clock::ManualClock::at(1_700_000_000_000));
     let open = |read_only| {
         let world = World { dir: Dir::new(Arc::new(disk.clone())), clock: clock.clone() };
-        Engine::open_in(world, Options { read_only, ..two_stores::options() })
+        Engine::open_in(world, two_stores::options().read_only(read_only))
     };
     let engine = open(false).expect("opens");
     let store = engine.store("messages").expect("a store");

@@ -5,7 +5,7 @@ use std::path::Path;
 use strandline::format::header::FileHeader;
 use strandline::format::wal::{GroupHeader, SECTOR_BYTES, WAL_HEADER_BYTES};
 use strandline::vfs::simulated::{Image, Op, SimulatedDisk};
-use strandline::{Batch, Durability, Engine, Limit, Lsn, Options, Store, Trim};
+use strandline::{Batch, Durability, Engine, Limit, Lsn, Store, Trim};
 
 use crate::short::TTL_MS;
 use crate::two_stores::{self, WEEK_MS};
@@ -15,11 +15,7 @@ const FILE_BYTES: u64 = 128 * 1024;
 
 /// A memtable is half as large as a log file.
 fn house() -> House {
-    House::with(Options {
-        memory_budget_bytes: 1,
-        wal_file_bytes: FILE_BYTES,
-        ..two_stores::options()
-    })
+    House::with(two_stores::options().memory_budget_bytes(1).wal_file_bytes(FILE_BYTES))
 }
 
 /// Appends bodies of a kilobyte, and lets each flush end before the next memtable is full.
@@ -189,7 +185,7 @@ fn expired_bytes_leave_a_log_file_that_is_used_again_and_one_that_is_kept() {
 #[test]
 fn a_log_file_with_entries_that_have_their_own_expiry_is_not_kept() {
     let (house, engine, store, mut appended) = with_a_file_in_use_again();
-    let batch = Batch::new().lifetime_ms(1000).append(&store, b"brief", SECRET);
+    let batch = Batch::new().lifetime(two_stores::ttl(1000)).append(&store, b"brief", SECRET);
     engine.commit(batch).expect("commits");
     let (_, name, _) = newest(&house.disk.contents());
     while !house.files(&name).is_empty() {

@@ -15,6 +15,7 @@ mod copies;
 mod decided;
 #[path = "../disks/mod.rs"]
 mod disks;
+mod durations;
 mod entries;
 mod examples;
 mod expire;

@@ -11,7 +11,7 @@ use metrics::{
 };
 use strandline::metrics::{METRICS, MetricKind, MetricUnit};
 use strandline::vfs::simulated::SimulatedDisk;
-use strandline::{Batch, Durability, Engine, Limit, Options, Store, Trim};
+use strandline::{Batch, Durability, Engine, Limit, Store, Trim};
 
 use crate::two_stores;
 use crate::world::House;
@@ -128,7 +128,7 @@ impl Recorder for Recorded {
 const TTL_MS: u64 = 100_000;
 
 fn house() -> House {
-    House::with(Options { stores: two_stores::stores(TTL_MS), ..two_stores::options() })
+    House::with(two_stores::options().stores(two_stores::stores(TTL_MS)))
 }
 
 /// Opens an engine whose metrics go to `recorded`.

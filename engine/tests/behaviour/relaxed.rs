@@ -10,7 +10,7 @@ use strandline::format::header::{FileHeader, file_header};
 use strandline::format::manifest::{Live, decode};
 use strandline::format::wal::{GroupHeader, WAL_HEADER_BYTES};
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
-use strandline::{Batch, Durability, Engine, Error, Limit, Lsn, Options, Result, Store, Verdict};
+use strandline::{Batch, Durability, Engine, Error, Limit, Lsn, Result, Store, Verdict};
 
 use crate::two_stores;
 use crate::world::House;
@@ -20,7 +20,7 @@ fn house() -> House {
 }
 
 fn of(disk: SimulatedDisk, read_only: bool) -> House {
-    let options = Options { wal_file_bytes: 64 * 1024, read_only, ..two_stores::options() };
+    let options = two_stores::options().wal_file_bytes(64 * 1024).read_only(read_only);
     House { disk, ..House::with(options) }
 }
 

@@ -157,7 +157,7 @@ fn a_batch_removes_from_a_timeline_once() {
 fn removals_in_a_dropped_store_are_refused() {
     let house = House::new();
     let (engine, _) = house.open();
-    let other = engine.create_store("other", 0).expect("creates");
+    let other = engine.create_store("other", None).expect("creates");
     fill(&other, b"t", 3);
     engine.drop_store("other", true).expect("drops");
     assert!(matches!(other.trim(b"t", Trim::Keep(0)), Err(Error::StoreDropped)));

@@ -2,9 +2,10 @@
 //! reopening.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use strandline::vfs::simulated::{Cut, Dice, Model, SimulatedDisk};
-use strandline::{Batch, Durability, Engine, Error, Limit, Options, Receipt, Result, Store};
+use strandline::{Batch, Durability, Engine, Error, Limit, Receipt, Result, Store};
 
 use crate::two_stores;
 use crate::world::House;
@@ -131,7 +132,7 @@ fn conditions_hold_or_nothing_is_written() {
 #[test]
 fn an_id_is_forgotten_after_its_window() {
     let dir = tempfile::tempdir().expect("a directory");
-    let options = Options { id_window_ms: 1, ..two_stores::options() };
+    let options = two_stores::options().id_window(Duration::from_millis(1));
     let engine = Engine::open(dir.path(), options).expect("opens");
     let sync = engine.store("sync").expect("is there");
     let append = |body: &[u8]| commit(&engine, Batch::new().append(&sync, b"a", body).id(b"id"));
@@ -224,7 +225,7 @@ fn an_id_stands_for_the_whole_batch_across_flushes_and_reopening() {
         again();
         // Neither the lifetime of the entries nor the durability that the client waits for is part
         // of the request's identity.
-        let shorter = Batch::new().lifetime_ms(1000).durability(Durability::Os);
+        let shorter = Batch::new().lifetime(two_stores::ttl(1000)).durability(Durability::Os);
         let shorter = shorter
             .append(&store, b"room", b"first")
             .fan_out(b"second", [(&store, b"u/1".as_slice()), (&store, b"u/2")]);

@@ -12,7 +12,7 @@ use crate::world::House;
 const MEMBERS: usize = 12;
 
 fn options() -> Options {
-    Options { memory_budget_bytes: 1024 * 1024, wal_file_bytes: 64 * 1024, ..two_stores::options() }
+    two_stores::options().memory_budget_bytes(1024 * 1024).wal_file_bytes(64 * 1024)
 }
 
 struct Table {
@@ -167,7 +167,7 @@ fn an_entry_appended_alone_has_no_body_key_and_a_key_of_another_opening_is_refus
 fn places_are_those_of_the_commit_also_after_a_store_was_dropped() {
     let house = House::with(options());
     let table = open(&house);
-    let other = table.engine.create_store("other", 0).expect("is made");
+    let other = table.engine.create_store("other", None).expect("is made");
     other.append(b"t", b"x").expect("appends");
     let targets = [(&table.messages, ROOM), (&table.sync, b"u/00".as_slice())];
     let group = vec![

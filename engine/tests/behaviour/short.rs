@@ -2,6 +2,7 @@
 
 use strandline::{Engine, Limit, Store};
 
+use crate::two_stores;
 use crate::world::House;
 
 /// How long entries of the store live.
@@ -11,7 +12,7 @@ impl House {
     /// The engine, with this store.
     pub fn open_short(&self) -> (Engine, Store) {
         let engine = self.engine();
-        let store = engine.create_store("short", TTL_MS).expect("is there");
+        let store = engine.create_store("short", two_stores::ttl(TTL_MS)).expect("is there");
         (engine, store)
     }
 }

@@ -22,7 +22,7 @@ fn name(number: usize) -> Vec<u8> {
 
 /// Small memtables, so that many are sealed.
 fn small() -> Options {
-    Options { memory_budget_bytes: 1, wal_file_bytes: 64 * 1024, ..two_stores::options() }
+    two_stores::options().memory_budget_bytes(1).wal_file_bytes(64 * 1024)
 }
 
 /// Every batch appends to all timelines and replaces the first entry of each by its own number: in
@@ -32,7 +32,7 @@ fn a_snapshot_shows_each_batch_as_a_whole() {
     const BATCHES: u64 = 1500;
     let dir = tempfile::tempdir().expect("a directory");
     let engine = Engine::open(dir.path(), small()).expect("opens");
-    let store = engine.create_store("store", 0).expect("is new");
+    let store = engine.create_store("store", None).expect("is new");
     let is_over = AtomicBool::new(false);
     let commit = |number: u64| {
         let body = vec![b'x'; 600];
@@ -100,7 +100,7 @@ fn all_of(store: &Store, names: &[&[u8]]) -> String {
 fn whatever_happens_later_the_reads_of_a_snapshot_stay_the_same() {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = Engine::open(dir.path(), two_stores::options()).expect("opens");
-    let store = engine.create_store("store", 0).expect("is new");
+    let store = engine.create_store("store", None).expect("is new");
     let names: [&[u8]; 5] = [b"a", b"b", b"c", b"d", b"e"];
     let shared = |body: &[u8]| {
         let targets = names.iter().take(4).map(|name| (&store, *name));
@@ -145,7 +145,7 @@ fn whatever_happens_later_the_reads_of_a_snapshot_stay_the_same() {
 fn snapshots_that_keep_too_much_memory_are_revoked_oldest_first() {
     let dir = tempfile::tempdir().expect("a directory");
     let engine = Engine::open(dir.path(), small()).expect("opens");
-    let store = engine.create_store("store", 0).expect("is new");
+    let store = engine.create_store("store", None).expect("is new");
     let fill = || {
         for _ in 0..20 {
             store.append(b"t", vec![b'x'; 100_000]).expect("appends");

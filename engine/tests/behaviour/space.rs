@@ -10,7 +10,7 @@ use std::sync::Arc;
 use strandline::vfs::Dir;
 use strandline::vfs::disk::DiskDirectory;
 use strandline::vfs::simulated::{Cut, Dice, Model, Op, SimulatedDisk};
-use strandline::{Batch, Engine, Error, Limit, Options, Store, Trim};
+use strandline::{Batch, Engine, Error, Limit, Store, Trim};
 
 use crate::two_stores;
 use crate::world::{House, figure, soon};
@@ -159,8 +159,9 @@ fn counts_of_dead_data_survive_a_kill() {
 fn entries_with_an_expiry_leave_the_disk_by_themselves() {
     let house = House::new();
     let (engine, store) = house.open();
-    let batch =
-        |lifetime_ms, name: &[u8]| Batch::new().lifetime_ms(lifetime_ms).append(&store, name, BODY);
+    let batch = |lifetime_ms, name: &[u8]| {
+        Batch::new().lifetime(two_stores::ttl(lifetime_ms)).append(&store, name, BODY)
+    };
     for _ in 0..20 {
         engine.submit(batch(5000, b"brief")).expect("queued").wait().expect("commits");
     }
@@ -245,12 +246,9 @@ fn sequences_continue_after_all_was_trimmed_and_the_process_was_killed_twice() {
 
 #[test]
 fn merging_that_pauses_for_days_blocks_nobody() {
-    let house = House {
-        options: Options { compact_bytes_per_second: 1, ..House::new().options },
-        ..House::new()
-    };
+    let house = House { options: House::new().options.compact_bytes_per_second(1), ..House::new() };
     let (engine, store) = house.open();
-    let short = engine.create_store("short", TTL_MS).expect("creates");
+    let short = engine.create_store("short", two_stores::ttl(TTL_MS)).expect("creates");
     for round in 0..8 {
         fill(&store, b"t", 20);
         short.append(b"s", BODY).expect("appends");
@@ -311,7 +309,7 @@ fn a_disk_without_a_free_byte_is_opened_and_expiry_makes_space() {
     let house = House::new();
     house.disk.set_capacity(Some(1024 * 1024));
     let (engine, _) = house.open();
-    let store = engine.create_store("short", TTL_MS).expect("creates");
+    let store = engine.create_store("short", two_stores::ttl(TTL_MS)).expect("creates");
     let count = to_the_brim(&store);
     drop((engine, store));
     let _not_ours = house.fill_up();
@@ -412,10 +410,7 @@ fn dead_data_leaves_a_disk_that_has_room_only_for_live_data() {
 
 #[test]
 fn commits_wait_when_merging_is_far_behind_and_it_no_longer_pauses() {
-    let house = House {
-        options: Options { compact_bytes_per_second: 1, ..House::new().options },
-        ..House::new()
-    };
+    let house = House { options: House::new().options.compact_bytes_per_second(1), ..House::new() };
     let (engine, store) = house.open();
     let mut most_segments = 0;
     for _ in 0..250 {
@@ -450,15 +445,14 @@ fn a_real_disk_without_a_free_byte_is_opened_read_trimmed_and_written_again() {
     let path =
         std::env::var_os("STRANDLINE_SMALL_DISK").expect("STRANDLINE_SMALL_DISK names a directory");
     let path = std::path::PathBuf::from(path).join("engine");
-    let options =
-        Options { memory_budget_bytes: 8 << 20, wal_file_bytes: 1 << 20, ..two_stores::options() };
+    let options = two_stores::options().memory_budget_bytes(8 << 20).wal_file_bytes(1 << 20);
     let open = || {
         let engine = Engine::open(&path, options.clone()).expect("opens");
         let store = engine.store("messages").expect("is there");
         (engine, store)
     };
     let (engine, store) = open();
-    let short = engine.create_store("short", 3000).expect("creates");
+    let short = engine.create_store("short", two_stores::ttl(3000)).expect("creates");
     for _ in 0..200 {
         short.append(b"s", BODY).expect("appends");
     }

@@ -11,6 +11,7 @@ use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
 use strandline::{Batch, Durability, Engine, Error, Limit, Store, Trim, World};
 
+use crate::two_stores;
 use crate::world::{House, START_MS, soon};
 
 fn bodies(store: &Store, timeline: &[u8]) -> Vec<Vec<u8>> {
@@ -33,7 +34,7 @@ fn a_store_with_readable_entries_is_dropped_by_force_only() {
     let house = House::new();
     let engine = house.engine();
     assert!(matches!(engine.drop_store("box", true), Err(Error::NoStore { .. })));
-    let store = engine.create_store("box", 0).expect("is made");
+    let store = engine.create_store("box", None).expect("is made");
     store.append(b"t", b"x").expect("appends");
     assert!(matches!(engine.drop_store("box", false), Err(Error::Invalid { .. })));
     engine.flush().expect("flushes");
@@ -48,12 +49,12 @@ fn a_store_with_readable_entries_is_dropped_by_force_only() {
 fn a_dropped_store_is_not_read_not_written_and_not_left_on_the_disk() {
     let house = House::new();
     let engine = house.engine();
-    let store = engine.create_store("box", 0).expect("is made");
+    let store = engine.create_store("box", None).expect("is made");
     store.append(b"t", b"in a segment").expect("appends");
     engine.flush().expect("flushes");
     store.append(b"t", b"in memory").expect("appends");
     engine.drop_store("box", true).expect("is dropped");
-    let again = engine.create_store("box", 0).expect("is made again");
+    let again = engine.create_store("box", None).expect("is made again");
     let dropped = |outcome: Result<(), Error>| matches!(outcome, Err(Error::StoreDropped));
     assert!(dropped(store.get(b"t", 1).map(drop)) && dropped(store.list(b"", None, 1).map(drop)));
     assert!(dropped(store.read_after(b"t", 0, Limit::entries(1)).map(drop)));
@@ -78,7 +79,7 @@ fn a_dropped_store_is_not_read_not_written_and_not_left_on_the_disk() {
 fn watchers_of_a_dropped_store_become_ready_and_others_do_not() {
     let house = House::new();
     let engine = house.engine();
-    let store = engine.create_store("box", 0).expect("is made");
+    let store = engine.create_store("box", None).expect("is made");
     let watcher = engine.watcher();
     watcher.watch(&store, b"t", 7).expect("its own");
     watcher.watch(&engine.store("messages").expect("is there"), b"t", 8).expect("its own");
@@ -94,9 +95,9 @@ fn each_store_of_a_name_has_its_own_epoch() {
     let mut epochs = BTreeSet::new();
     for round in 0..12 {
         let engine = house.engine();
-        epochs.insert(engine.create_store("box", 0).expect("is made").epoch());
+        epochs.insert(engine.create_store("box", None).expect("is made").epoch());
         if round % 3 == 0 {
-            engine.create_store(&format!("other-{round}"), 0).expect("is made");
+            engine.create_store(&format!("other-{round}"), None).expect("is made");
         }
         engine.drop_store("box", true).expect("is dropped");
         if round % 2 == 0 {
@@ -113,11 +114,15 @@ fn a_store_from_before_ids_were_counted_leaves_no_id_behind() {
     // As an earlier version did it: the highest id is above the counter of files.
     let engine = house.engine();
     let names: Vec<String> = (0..9).map(|number| format!("s{number}")).collect();
-    let epochs: BTreeSet<String> =
-        names.iter().map(|name| engine.create_store(name, 0).expect("is made").epoch()).collect();
+    let epochs: BTreeSet<String> = names
+        .iter()
+        .map(|name| engine.create_store(name, None).expect("is made").epoch())
+        .collect();
     names.iter().for_each(|name| engine.drop_store(name, true).expect("is dropped"));
-    let again: BTreeSet<String> =
-        names.iter().map(|name| engine.create_store(name, 0).expect("is made").epoch()).collect();
+    let again: BTreeSet<String> = names
+        .iter()
+        .map(|name| engine.create_store(name, None).expect("is made").epoch())
+        .collect();
     assert_eq!(epochs.union(&again).count(), 18);
 }
 
@@ -127,22 +132,22 @@ fn the_number_of_stores_is_limited() {
     let engine = house.engine();
     let most = strandline::MAX_STORES;
     for number in 2..most {
-        engine.create_store(&format!("s{number}"), 0).expect("is made");
+        engine.create_store(&format!("s{number}"), None).expect("is made");
     }
-    let refused = engine.create_store("more", 0);
+    let refused = engine.create_store("more", None);
     assert!(matches!(refused, Err(Error::TooManyStores { limit }) if limit == most));
-    engine.create_store("s7", 0).expect("is there");
+    engine.create_store("s7", None).expect("is there");
     engine.drop_store("s7", false).expect("is dropped");
-    engine.create_store("more", 0).expect("there is room");
+    engine.create_store("more", None).expect("there is room");
 }
 
 #[test]
 fn a_drop_during_appends_flushes_and_merges_leaves_nothing_behind() {
     let house = House::new();
     let engine = house.engine();
-    for round in 0..20_usize {
+    for round in 0..20 {
         let store =
-            engine.create_store("box", if round % 2 == 0 { 0 } else { 64_000 }).expect("is made");
+            engine.create_store("box", two_stores::ttl(round % 2 * 64_000)).expect("is made");
         let appending = std::thread::spawn({
             let (engine, store) = (engine.clone(), store.clone());
             move || {
@@ -165,7 +170,7 @@ fn a_drop_during_appends_flushes_and_merges_leaves_nothing_behind() {
                 engine.compact().expect("merges");
             }
         });
-        while store.end(b"t").expect("reads").0 < 20 + round as u64 {}
+        while store.end(b"t").expect("reads").0 < 20 + round {}
         engine.drop_store("box", true).expect("is dropped");
         let (committed, last) = appending.join().expect("no panic");
         assert_eq!(committed, last, "no sequence was given twice or left out");
@@ -191,7 +196,7 @@ fn record_drop_and_create() -> (String, String, Vec<Op>) {
     let house = House::new();
     let engine = house.engine();
     let messages = engine.store("messages").expect("is there");
-    let old = engine.create_store("box", 0).expect("is made");
+    let old = engine.create_store("box", None).expect("is made");
     let old_epoch = old.epoch();
     house.disk.mark(CREATED);
     let append = |store: &Store, body: &[u8], durability| {
@@ -210,7 +215,7 @@ fn record_drop_and_create() -> (String, String, Vec<Op>) {
     house.disk.mark(FILLED);
     engine.drop_store("box", true).expect("is dropped");
     house.disk.mark(DROPPED);
-    let new = engine.create_store("box", 0).expect("is made again");
+    let new = engine.create_store("box", None).expect("is made again");
     house.disk.mark(AGAIN);
     append(&new, b"new 1", Durability::Disk);
     house.disk.mark(REFILLED);
@@ -252,7 +257,7 @@ fn judge(engine: &Engine, mark: u64, old: &str, new: &str) {
     // Whatever was cut: a store that is created next is not one that could be seen, and has nothing
     // of one.
     let _ = engine.drop_store("box", true);
-    let next = engine.create_store("box", 0).expect("is made");
+    let next = engine.create_store("box", None).expect("is made");
     assert!(bodies(&next, b"t").is_empty());
     assert!(mark < CREATED || next.epoch() != old);
     assert!(mark < AGAIN || next.epoch() != new);

@@ -4,8 +4,6 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use strandline::Options;
-
 use crate::gates::{EXPIRE, Gates};
 use crate::two_stores;
 
@@ -17,7 +15,7 @@ fn a_caller_that_found_another_committing_is_answered_when_that_one_leaves() {
     const LEADER: &str = "leader";
     let gates = Gates::new();
     // With less memory, a caller that waits for room in the group calls the commit thread.
-    let options = Options { memory_budget_bytes: 64 * 1024 * 1024, ..two_stores::options() };
+    let options = two_stores::options().memory_budget_bytes(64 * 1024 * 1024);
     let (_engine, store) = gates.open_with(options);
     store.append(b"t", b"the log file is there").expect("appends");
     // It would call the commit thread for the waiting group, too.

@@ -33,7 +33,7 @@ impl Wake for Panics {
 
 /// Room for all batches in a group.
 fn options(wakers: Wakers) -> Options {
-    Options { memory_budget_bytes: 64 * 1024 * 1024, wakers, ..two_stores::options() }
+    two_stores::options().memory_budget_bytes(64 * 1024 * 1024).wakers(wakers)
 }
 
 /// Submits batches, one for each waker, which waits for the ticket. They are committed afterwards.

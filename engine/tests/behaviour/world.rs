@@ -41,11 +41,7 @@ pub struct House {
 impl House {
     /// An empty disk, with small memtables and log files.
     pub fn new() -> House {
-        House::with(Options {
-            memory_budget_bytes: 1,
-            wal_file_bytes: 16 * 1024,
-            ..two_stores::options()
-        })
+        House::with(two_stores::options().memory_budget_bytes(1).wal_file_bytes(16 * 1024))
     }
 
     /// An empty disk.

@@ -41,12 +41,7 @@ fn fixtures() -> PathBuf {
 }
 
 fn options() -> Options {
-    Options {
-        memory_budget_bytes: 1,
-        wal_file_bytes: 8 * 1024,
-        compress_recent: true,
-        ..two_stores::options()
-    }
+    two_stores::options().memory_budget_bytes(1).wal_file_bytes(8 * 1024).compress_recent(true)
 }
 
 fn open(path: &Path, clock: Arc<ManualClock>, options: Options) -> strandline::Result<Engine> {
@@ -55,7 +50,7 @@ fn open(path: &Path, clock: Arc<ManualClock>, options: Options) -> strandline::R
 }
 
 fn open_later(path: &Path, read_only: bool) -> Engine {
-    let options = Options { read_only, ..options() };
+    let options = options().read_only(read_only);
     let opened = open(path, Arc::new(ManualClock::at(READ_MS)), options);
     opened.unwrap_or_else(|error| panic!("{} does not open: {error}", path.display()))
 }
@@ -74,7 +69,8 @@ fn shown(engine: &Engine) -> String {
     let mut line =
         |what: std::fmt::Arguments<'_>| writeln!(text, "{what}").expect("a string takes all");
     for info in engine.stores() {
-        line(format_args!("store {} ttl {}", info.name, info.ttl_ms));
+        let ttl_ms = info.ttl.map_or(0, |ttl| ttl.as_millis());
+        line(format_args!("store {} ttl {}", info.name, ttl_ms));
         let store = engine.store(&info.name).expect("a store");
         for name in store.list(b"", None, 10_000).expect("lists") {
             let info = store.info(&name).expect("reads");
@@ -217,7 +213,7 @@ fn kinds_and_codecs(file: &[u8]) -> Vec<(u8, u8)> {
 fn write(path: &Path) -> String {
     let clock = Arc::new(ManualClock::at(START_MS));
     let engine = open(path, clock.clone(), options()).expect("opens");
-    engine.create_store("audit", 0).expect("a store");
+    engine.create_store("audit", None).expect("a store");
     let mut number = 0u64;
     let mut write = |count: u64| {
         for _ in 0..count {

@@ -43,7 +43,7 @@ use std::time::Duration;
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Image, SimulatedDisk};
-use strandline::{Engine, Error, Limit, Options, World};
+use strandline::{Engine, Error, Limit, World};
 
 use crate::two_stores;
 
@@ -56,12 +56,8 @@ const HEADER_BYTES: usize = 80;
 const AFTER: &[u8] = b"batch 0 after";
 
 fn open(disk: &SimulatedDisk, read_only: bool) -> Result<Engine, Error> {
-    let options = Options {
-        memory_budget_bytes: 1,
-        wal_file_bytes: 4 * 1024,
-        read_only,
-        ..two_stores::options()
-    };
+    let options =
+        two_stores::options().memory_budget_bytes(1).wal_file_bytes(4 * 1024).read_only(read_only);
     let dir = Dir::new(Arc::new(disk.clone()));
     Engine::open_in(World { dir, clock: Arc::new(ManualClock::at(1_700_000_000_000)) }, options)
 }

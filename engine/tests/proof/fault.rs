@@ -39,7 +39,7 @@ use disk::{Fault, Faulty, Kind};
 use strandline::clock::ManualClock;
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, SimulatedDisk};
 use strandline::vfs::{Dir, RawDirectory};
-use strandline::{Batch, Engine, Error, Limit, Options, Store, World};
+use strandline::{Batch, Engine, Error, Limit, Store, World};
 
 use crate::simulation::fan_out;
 use crate::two_stores;
@@ -83,8 +83,7 @@ fn keys() -> Vec<Key> {
 fn open(dir: Dir) -> strandline::Result<Engine> {
     // Small, so that the log changes files every few appends and nothing is answered from the
     // cache.
-    let options =
-        Options { memory_budget_bytes: 1, wal_file_bytes: 8 * 1024, ..two_stores::options() };
+    let options = two_stores::options().memory_budget_bytes(1).wal_file_bytes(8 * 1024);
     Engine::open_in(World { dir, clock: Arc::new(ManualClock::at(1_700_000_000_000)) }, options)
 }
 

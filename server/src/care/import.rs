@@ -124,10 +124,7 @@ impl<'a> Import<'a> {
         if let Some(store) = self.stores.get(name) {
             return Ok(store.clone());
         }
-        let store = match self.engine.store(name) {
-            Err(Error::NoStore { .. }) => self.engine.create_store(name, 0)?,
-            found => found?,
-        };
+        let store = self.engine.open_or_create_store(name, None)?;
         self.stores.insert(name.into(), store.clone());
         Ok(store)
     }

@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use output::{Output, complain};
-use strandline::{Engine, Error, Finding, Options, is_empty_directory};
+use strandline::{Engine, Error, Finding, is_empty_directory};
 use strandline_server::Config;
 
 /// The verbs that maintain a directory.
@@ -149,11 +149,10 @@ enum Use {
 ///
 /// An existing directory without an engine is refused, so that a mistyped name does not create one.
 fn open(dir: &Path, how: Use, instead: &str) -> anyhow::Result<Engine> {
-    let options = Options {
-        create: how == Use::Fill && is_empty_directory(dir),
-        read_only: how == Use::Read,
-        ..Config::default().engine_options()
-    };
+    let options = Config::default()
+        .engine_options()
+        .create(how == Use::Fill && is_empty_directory(dir))
+        .read_only(how == Use::Read);
     Engine::open(dir, options).map_err(|error| {
         let is_locked = matches!(error, Error::Locked { .. });
         let problem = anyhow::Error::from(error);

@@ -4,12 +4,15 @@
 //! The conditions of a commit (ID, IFLAST, SEQ) are checked by the engine, in this order: only the
 //! engine knows which batches come before.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use strandline::{Batch, Durability, Sequence, TargetList};
 
 use super::arguments::{check_body, counted, durability, integer, options, positive};
 use super::row::{Class, Command, Context, Prepared, Run, Write};
 use crate::key::{self, Key};
+use crate::messaging::limit_of;
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
@@ -31,8 +34,8 @@ struct Wishes {
     id: Option<Bytes>,
     sequence: Option<Sequence>,
     if_last: Option<Sequence>,
-    /// 0: as long as the store's TTL.
-    lifetime_ms: u64,
+    /// `None`: as long as the store's TTL.
+    lifetime: Option<Duration>,
     durability: Durability,
 }
 
@@ -41,7 +44,7 @@ impl Wishes {
     fn take(&mut self, word: &[u8], value: &Bytes) -> Result<bool, Refusal> {
         match word {
             b"ID" => self.id = Some(value.clone()),
-            b"PX" => self.lifetime_ms = positive(value)?,
+            b"PX" => self.lifetime = limit_of(positive(value)?),
             b"DURABILITY" => self.durability = durability(value)?,
             _ => return Ok(false),
         }
@@ -50,7 +53,7 @@ impl Wishes {
 
     /// An empty batch with these options.
     fn batch(&self) -> Batch {
-        let mut batch = Batch::new().lifetime_ms(self.lifetime_ms).durability(self.durability);
+        let mut batch = Batch::new().lifetime(self.lifetime).durability(self.durability);
         if let Some(id) = &self.id {
             batch = batch.id(id);
         }

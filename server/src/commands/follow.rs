@@ -81,13 +81,13 @@ impl FollowStart {
     fn of(key: &Key, wanted: &FollowArguments) -> Result<FollowStart, Refusal> {
         let foreign =
             wanted.epoch.as_ref().is_some_and(|epoch| *epoch != key.store.epoch().as_bytes());
-        let Answer { verdict, page } =
+        let Answer { verdict, mut page } =
             TimelineCursor { after: wanted.after, foreign }.read(key, Limit::NOTHING)?;
         if foreign {
             return Ok(FollowStart { verdict, goes_on: false, page });
         }
         // The frames start after the entries that are gone for good; the gap is in the reply.
-        let next = match page.verdict {
+        page.next = match page.verdict {
             Verdict::Future => page.next,
             // The limit excluded all entries that exist, so the page ends where the gap ends.
             Verdict::Trimmed if page.more => page.next,
@@ -95,7 +95,7 @@ impl FollowStart {
             Verdict::Ok => wanted.after,
         };
         let goes_on = page.verdict != Verdict::Future;
-        Ok(FollowStart { verdict, goes_on, page: Page { next, ..page } })
+        Ok(FollowStart { verdict, goes_on, page })
     }
 }
 

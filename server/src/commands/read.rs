@@ -94,9 +94,9 @@ impl TimelineCursor {
         }
         // A cursor of another epoch has no meaning in this one: the reader starts again with the
         // oldest entry.
-        let page = key.store.read_after(key.name(), self.after, Limit::NOTHING)?;
-        let next = page.first - 1;
-        Ok(Answer { verdict: "EPOCH", page: Page { next, more: false, ..page } })
+        let mut page = key.store.read_after(key.name(), self.after, Limit::NOTHING)?;
+        (page.next, page.more) = (page.first - 1, false);
+        Ok(Answer { verdict: "EPOCH", page })
     }
 }
 

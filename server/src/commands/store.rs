@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::arguments::{integer, options};
 use super::row::{Class, Command, Context, Done, Flow, Run};
 use crate::key::find_store;
-use crate::messaging::FIRST_STORES;
+use crate::messaging::{FIRST_STORES, limit_ms, limit_of};
 use crate::refusal::{Refusal, is_store_name};
 
 const USAGE: &str = "CREATE name [TTL ms] | LIST | INFO name | TTL name ms | DROP name [FORCE]";
@@ -38,12 +38,12 @@ fn store(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal
 }
 
 fn create(context: &Context<'_>, name: &[u8], rest: &[Bytes]) -> Result<Flow, Refusal> {
-    let mut ttl_ms = 0;
+    let mut ttl = None;
     options(rest, |word, value| {
         if word != b"TTL" {
             return Ok(false);
         }
-        ttl_ms = integer(value)?;
+        ttl = limit_of(integer(value)?);
         Ok(true)
     })?;
     if !is_store_name(name) {
@@ -53,7 +53,7 @@ fn create(context: &Context<'_>, name: &[u8], rest: &[Bytes]) -> Result<Flow, Re
     }
     let name = String::from_utf8_lossy(name).into_owned();
     let engine = context.shared.engine.clone();
-    Ok(Flow::Slow(Box::new(move || Ok(engine.create_store(&name, ttl_ms).map(|_| Done::Ok)?))))
+    Ok(Flow::Slow(Box::new(move || Ok(engine.create_store(&name, ttl).map(|_| Done::Ok)?))))
 }
 
 fn drop_store(context: &Context<'_>, name: &[u8], force: bool) -> Result<Flow, Refusal> {
@@ -81,13 +81,13 @@ fn info(context: &mut Context<'_>, name: &[u8]) -> Result<Flow, Refusal> {
     out.map(2);
     out.bulk("name");
     out.bulk(name);
-    out.field("ttl", store.ttl_ms());
+    out.field("ttl", limit_ms(store.ttl()));
     Ok(Flow::Done)
 }
 
 fn set_ttl(context: &Context<'_>, name: &[u8], ttl_ms: &[u8]) -> Result<Flow, Refusal> {
-    let ttl_ms = integer(ttl_ms)?;
+    let ttl = limit_of(integer(ttl_ms)?);
     let name = find_store(&context.shared.engine, name)?.name().to_owned();
     let engine = context.shared.engine.clone();
-    Ok(Flow::Slow(Box::new(move || Ok(engine.set_store_ttl(&name, ttl_ms).map(|()| Done::Ok)?))))
+    Ok(Flow::Slow(Box::new(move || Ok(engine.set_store_ttl(&name, ttl).map(|()| Done::Ok)?))))
 }

@@ -136,7 +136,7 @@ impl Messaging {
         let (of_all, of_it) = (names::changes_ledger(conv), names::message_ledger(conv, sequence));
         // The record of a change does not expire: copies of the message may outlive the original.
         let batch = batch
-            .lifetime_ms(0)
+            .lifetime(None)
             .fan_out(&record, [(&self.state, of_all.as_slice()), (&self.state, of_it.as_slice())])
             .if_last_of(&self.state, &of_all, newest.last);
         self.change_bodies(batch, wanted, content)

@@ -94,7 +94,7 @@ pub use names::MAX_ID_BYTES;
 pub use page::{Delivery, Shown, Standing, SyncPage};
 pub use rebuild::{LostLedgers, Rebuilt};
 pub use send::Message;
-pub use stores::{FIRST_STORES, MESSAGES_STORE, WEEK_MS, first_stores};
+pub use stores::{FIRST_STORES, MESSAGES_STORE, WEEK_MS, first_stores, limit_ms, limit_of};
 pub use trouble::Trouble;
 
 use conversation::Conversation;
@@ -289,11 +289,12 @@ const LEDGER_COPIES: Copies = Copies::Twice;
 /// from now on.
 fn own_store(engine: &Engine, name: &str, ttl_ms: u64) -> std::result::Result<Store, Error> {
     let Ok(store) = engine.store(name) else {
-        return engine.create_store_with(name, StoreOptions { ttl_ms, copies: LEDGER_COPIES });
+        let options = StoreOptions::default().ttl(limit_of(ttl_ms)).copies(LEDGER_COPIES);
+        return engine.create_store_with(name, options);
     };
     // An import creates stores without a TTL.
-    if ttl_ms > 0 && info_of(engine, name).is_some_and(|known| known.ttl_ms == 0) {
-        engine.set_store_ttl(name, ttl_ms).or_else(|error| excused(&store, error))?;
+    if ttl_ms > 0 && info_of(engine, name).is_some_and(|known| known.ttl.is_none()) {
+        engine.set_store_ttl(name, limit_of(ttl_ms)).or_else(|error| excused(&store, error))?;
     }
     keep(engine, &store, LEDGER_COPIES).map(|()| store)
 }

@@ -22,6 +22,7 @@ use super::decision::Decision;
 use super::event::{Event, HISTORY_JOINED, Kind, PULLED, PULLS};
 use super::ledger::Ledger;
 use super::names;
+use super::stores::limit_of;
 use super::trouble::{Result, Trouble};
 
 /// A message that a user wants to send.
@@ -139,7 +140,8 @@ impl Messaging {
         let mut targets: Vec<(&Store, &[u8])> = vec![(&self.messages, &own)];
         targets.extend(also.iter().map(|(store, name)| (*store, name.as_slice())));
         targets.extend(inboxes.iter().map(|name| (&self.sync, name.as_slice())));
-        let (batch, frame) = (batch.lifetime_ms(event.lifetime_ms).stamp_origin(), event.encode());
+        let batch = batch.lifetime(limit_of(event.lifetime_ms)).stamp_origin();
+        let frame = event.encode();
         let batch = match list {
             Some(list) => batch.fan_out_to_list(&frame, targets, list),
             None => batch.fan_out(&frame, targets),
@@ -153,7 +155,7 @@ impl Messaging {
         let moved = Event { flags: about.1, about: about.0, ..Event::new(kind, &conv, &nobody) };
         // The event expires, but the line that the conversation has an event does not expire with
         // it.
-        let batch = batch.lifetime_ms(0).append(&self.pulled, names::PULLED_LOG, moved.encode());
+        let batch = batch.lifetime(None).append(&self.pulled, names::PULLED_LOG, moved.encode());
         if conversation.pulls {
             return batch;
         }

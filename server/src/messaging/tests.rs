@@ -48,11 +48,7 @@ impl Scene {
             clock: Arc::new(ManualClock::at(NOW_MS)),
         };
         // Small, so that the event reaches every part of the engine.
-        let options = strandline::Options {
-            memory_budget_bytes: 1,
-            wal_file_bytes: 64 * 1024,
-            ..engine_options()
-        };
+        let options = engine_options().memory_budget_bytes(1).wal_file_bytes(64 * 1024);
         let engine = Engine::open_in(world, options).expect("what a power cut leaves opens");
         let options = Options { push_members: self.push_members, ..Options::default() };
         let messaging = Messaging::open(&engine, options).expect("its stores are there");

@@ -38,7 +38,7 @@ fn a_dump_that_is_imported_dumps_the_same_but_for_the_times() {
     let engine = open_when_free(&dir);
     engine.store("messages").expect("a store").delete(b"c/1", &[1, 2]).expect("deletes");
     engine
-        .create_store("im.state", 0)
+        .create_store("im.state", None)
         .expect("makes a store")
         .append(b"u/ann", b"x")
         .expect("appends");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use strandline::clock::SystemClock;
 use strandline::vfs::simulated::SimulatedDisk;
 use strandline::vfs::{Dir, RawDirectory, RawFile};
-use strandline::{Engine, Options, World};
+use strandline::{Engine, World};
 use strandline_server::{Config, Server};
 use tokio::runtime::Runtime;
 
@@ -105,7 +105,7 @@ impl GatedDisk {
     fn serve(&self, talk: impl FnOnce(&mut dyn FnMut() -> Client)) {
         let world =
             World { dir: Dir::new(Arc::new(self.clone())), clock: Arc::new(SystemClock::new()) };
-        let options = Options { memory_budget_bytes: 1, ..Config::default().engine_options() };
+        let options = Config::default().engine_options().memory_budget_bytes(1);
         let engine = Engine::open_in(world, options).expect("opens");
         let mut config = Config { port: 0, ..Config::default() };
         config.limits.stop_seconds = 1;

@@ -94,7 +94,7 @@ fn main() -> Result<()> {
 
 /// Without a flush, what is appended here is in the log only, and in memory after the next open.
 fn prepare(engine: &Engine, path: Measured, operations: usize) -> Result<()> {
-    let store = engine.create_store(STORE, 0)?;
+    let store = engine.create_store(STORE, None)?;
     match path {
         Measured::Append | Measured::Batch | Measured::FanOut => Ok(()),
         Measured::Replay => append(engine, &store, &names(WRITTEN), operations),

@@ -50,6 +50,7 @@ const TIER: u8 = 3;
 
 /// The result of [`salvage`].
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Salvage {
     /// The damage, file by file, and the losses of each timeline.
     pub findings: Vec<Finding>,

@@ -17,6 +17,7 @@ mod removals;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -38,10 +39,11 @@ pub(crate) use prepared::{
 pub use removals::Trim;
 pub(crate) use removals::{Removal, Removed};
 
-use crate::options::{MAX_BODY_BYTES, Options};
+use crate::options::{MAX_BODY_BYTES, Options, limit_ms};
 
 /// The meaning of a success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[non_exhaustive]
 pub enum Durability {
     /// The operating system has it: it survives a crash of the process, but not a power cut. After
     /// a power cut its sequence may be given again, under another epoch of the store: see
@@ -57,7 +59,8 @@ pub enum Durability {
 /// ```
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let engine = strandline::Engine::open(dir.path(), strandline::Options::default())?;
-/// let (messages, sync) = (engine.create_store("messages", 0)?, engine.create_store("sync", 0)?);
+/// let messages = engine.create_store("messages", None)?;
+/// let sync = engine.create_store("sync", None)?;
 /// let targets = [(&messages, b"c/room".as_slice()), (&sync, b"u/ann"), (&sync, b"u/bob")];
 /// let receipt = engine.commit(strandline::Batch::new().fan_out(b"hello", targets))?;
 /// assert_eq!(receipt.sequences, [1, 1, 1]);
@@ -132,7 +135,8 @@ impl Batch {
     /// ```
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let engine = strandline::Engine::open(dir.path(), strandline::Options::default())?;
-    /// let (messages, sync) = (engine.create_store("chat", 0)?, engine.create_store("sync", 0)?);
+    /// let messages = engine.create_store("chat", None)?;
+    /// let sync = engine.create_store("sync", None)?;
     /// let members = engine.target_list([(&sync, b"u/ann".as_slice()), (&sync, b"u/bob")])?;
     /// for (number, body) in [(1, b"hello"), (2, b"again")] {
     ///     let room = [(&messages, b"c/room".as_slice())];
@@ -302,11 +306,16 @@ impl Batch {
         self.targets.len() + listed + self.changes.len() + self.removals.len()
     }
 
-    /// Sets a lifetime of their own, in milliseconds, for the entries appended from here on; 0:
-    /// only the store's TTL applies.
+    /// Sets a lifetime of their own for the entries appended from here on; `None`: only the store's
+    /// TTL applies. It is counted in whole milliseconds: a fraction is rounded up, and more than
+    /// `u64::MAX` milliseconds are that many. Zero is refused.
     #[must_use]
-    pub fn lifetime_ms(self, lifetime_ms: u64) -> Batch {
-        Batch { lifetime_ms, ..self }
+    pub fn lifetime(mut self, lifetime: Option<Duration>) -> Batch {
+        match limit_ms(lifetime) {
+            Ok(lifetime_ms) => self.lifetime_ms = lifetime_ms,
+            Err(error) => self.refuse(error),
+        }
+        self
     }
 
     /// The bodies appended from here on begin with eight bytes for the *origin*: zeros when they
@@ -359,7 +368,7 @@ impl Batch {
     }
 
     /// Sets a client's id, in the timeline of the first append. The same id with the same batch,
-    /// within the window of [`Options::id_window_ms`], commits nothing and returns the original
+    /// within the window of [`Options::id_window`], commits nothing and returns the original
     /// receipt; with another batch it is an [`Error::IdConflict`]. The same batch has the same
     /// appends and changes in the same order; durability, conditions and lifetimes may differ. An
     /// id is remembered only if its batch is committed.

@@ -10,6 +10,7 @@ use crate::ids::{Sequence, StoreId, StoreKey, TimeMs, TimelineRef};
 
 /// The entries that a trim removes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Trim {
     /// Entries with sequences below this one.
     Before(Sequence),
@@ -71,7 +72,7 @@ impl Batch {
     /// # let dir = tempfile::tempdir()?;
     /// # use strandline::{Batch, Engine, Options, Trim};
     /// # let engine = Engine::open(dir.path(), Options::default())?;
-    /// # let feed = engine.create_store("feed", Default::default())?;
+    /// # let feed = engine.create_store("feed", None)?;
     /// for body in ["one", "two", "three"] {
     ///     // The newest two entries stay: the one that is appended, and one before it.
     ///     let batch = Batch::new().append(&feed, b"f", body).trim(&feed, b"f", Trim::Keep(1));
@@ -136,7 +137,7 @@ impl Batch {
     /// # let dir = tempfile::tempdir()?;
     /// # use strandline::{Batch, Engine, Options};
     /// # let engine = Engine::open(dir.path(), Options::default())?;
-    /// # let rooms = engine.create_store("rooms", Default::default())?;
+    /// # let rooms = engine.create_store("rooms", None)?;
     /// let mut batch = Batch::new();
     /// for (room, body) in [("a", "one"), ("b", "two")] {
     ///     batch.add(|batch| batch.append(&rooms, room, body));

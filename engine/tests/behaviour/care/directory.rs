@@ -9,7 +9,7 @@ use std::sync::Arc;
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Image, SimulatedDisk};
-use strandline::{Batch, Engine, Error, Finding, Limit, Options, Trim, Verification, World};
+use strandline::{Batch, Engine, Error, Finding, Limit, Trim, Verification, World};
 
 use crate::two_stores;
 
@@ -18,7 +18,7 @@ pub fn dir(disk: &SimulatedDisk) -> Dir {
 }
 
 pub fn try_open(disk: &SimulatedDisk, read_only: bool) -> Result<Engine, Error> {
-    let options = Options { memory_budget_bytes: 1, read_only, ..two_stores::options() };
+    let options = two_stores::options().memory_budget_bytes(1).read_only(read_only);
     Engine::open_in(
         World { dir: dir(disk), clock: Arc::new(ManualClock::at(1_700_000_000_000)) },
         options,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use strandline::clock::ManualClock;
 use strandline::vfs::simulated::{Image, SimulatedDisk};
-use strandline::{Batch, Engine, Finding, Options, Trim, World, salvage_in};
+use strandline::{Batch, Engine, Finding, Trim, World, salvage_in};
 
 use super::directory::{
     Entries, changed, contents, dir, open, send, try_open, two_segments, verify,
@@ -24,7 +24,8 @@ fn with_a_log() -> Image {
     messages.delete(b"c/1", &[4]).expect("deletes");
     messages.edit(b"c/0", 4, b"edited in the log").expect("edits");
     let sync = engine.store("sync").expect("a store");
-    let brief = Batch::new().lifetime_ms(3_600_000).append(&sync, b"u/brief", b"an hour");
+    let brief =
+        Batch::new().lifetime(two_stores::ttl(3_600_000)).append(&sync, b"u/brief", b"an hour");
     engine.submit(brief).expect("queued").wait().expect("committed");
     drop(engine);
     disk.contents()
@@ -72,7 +73,7 @@ fn everything_intact_is_salvaged_and_continues_to_count() {
         assert_eq!(new.append(&name, b"next").expect("appends"), info.last + 1);
     }
     let sync = engine.store("sync").expect("a store");
-    assert_eq!(sync.ttl_ms(), whole.store("sync").expect("a store").ttl_ms());
+    assert_eq!(sync.ttl(), whole.store("sync").expect("a store").ttl());
     engine.compact().expect("merges");
     assert_eq!(verify(&engine).findings, []);
 }
@@ -84,7 +85,7 @@ fn the_expiry_of_a_single_entry_is_salvaged() {
     salvage_in(&dir(&disk), &dir(&target), &two_stores::NAMES).expect("salvages");
     let at = |now_ms| {
         let clock = Arc::new(ManualClock::at(now_ms));
-        let options = Options { memory_budget_bytes: 1, read_only: true, ..two_stores::options() };
+        let options = two_stores::options().memory_budget_bytes(1).read_only(true);
         let engine = Engine::open_in(World { dir: dir(&target), clock }, options).expect("opens");
         engine.store("sync").expect("a store").last(b"u/brief").expect("reads").is_some()
     };

@@ -11,7 +11,7 @@ use std::sync::{Arc, Barrier};
 use strandline::vfs::disk::DiskDirectory;
 use strandline::vfs::simulated::SimulatedDisk;
 use strandline::vfs::{Dir, RawDirectory, RawFile};
-use strandline::{Engine, Error, Options, restore_in, salvage_in};
+use strandline::{Engine, Error, restore_in, salvage_in};
 use tempfile::TempDir;
 
 use super::directory::{changed, contents, dir, open, send, try_open, two_segments, verify};
@@ -47,7 +47,7 @@ fn files(path: &Path) -> BTreeSet<String> {
 }
 
 fn is_whole(path: &Path, expected: &Engine) {
-    let options = Options { read_only: true, ..two_stores::options() };
+    let options = two_stores::options().read_only(true);
     let engine = Engine::open(path, options).expect("opens");
     assert_eq!(verify(&engine).findings, []);
     assert_eq!(contents(&engine), contents(expected));
@@ -279,7 +279,7 @@ fn a_refused_copy_leaves_nothing_in_a_new_directory() {
     std::fs::write(backup.join(manifest), b"").expect("writes");
     let target = folder.path().join("one/two/three");
     let mut refused = vec![("backup", (fills[0].1)(&target)), ("restore", (fills[1].1)(&target))];
-    let reading = Engine::open(&backup, Options { read_only: true, ..two_stores::options() });
+    let reading = Engine::open(&backup, two_stores::options().read_only(true));
     assert!(reading.is_err(), "the manifest is damaged");
     let lock = Dir::new(Arc::new(DiskDirectory::open(&backup).expect("opens"))).lock("LOCK", true);
     refused.push(("salvage of what is in use", (fills[2].1)(&target)));

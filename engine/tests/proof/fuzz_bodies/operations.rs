@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
@@ -24,7 +25,8 @@ const MOST_OPENINGS: usize = 4;
 type Expected = BTreeMap<(usize, Vec<u8>), Vec<(u64, Vec<u8>)>>;
 
 /// The names of the stores and their TTLs in milliseconds. No call moves the clock that far.
-const STORES: [(&str, u64); 2] = [("messages", 0), ("sync", 7 * 24 * 3600 * 1000)];
+const STORES: [(&str, Option<Duration>); 2] =
+    [("messages", None), ("sync", Some(Duration::from_hours(7 * 24)))];
 
 /// Bytes as small numbers; zeros after the end.
 struct Input<'a> {
@@ -94,12 +96,10 @@ pub fn operations(bytes: &[u8]) {
 
 impl Life {
     fn open(&mut self) {
-        let options = Options {
-            memory_budget_bytes: 1,
-            wal_file_bytes: 8 * 1024,
-            stores: STORES.map(|(name, ttl_ms)| NewStore::new(name, ttl_ms)).to_vec(),
-            ..Options::default()
-        };
+        let options = Options::default()
+            .memory_budget_bytes(1)
+            .wal_file_bytes(8 * 1024)
+            .stores(STORES.map(|(name, ttl)| NewStore::new(name, ttl)));
         let world = World { dir: Dir::new(Arc::new(self.disk.clone())), clock: self.clock.clone() };
         self.engine = Some(Engine::open_in(world, options).expect("opens"));
         self.openings += 1;

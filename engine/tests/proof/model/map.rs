@@ -105,17 +105,17 @@ impl Timeline {
             .map_or(self.last + 1, |row| row.sequence)
     }
 
-    pub fn info(&self, now: Now, trimmed_to: u64) -> Info {
+    /// What the engine should have reported; `trimmed_to` is checked separately.
+    pub fn info(&self, now: Now, reported: Info) -> Info {
         let time = |row: Option<&Row>| row.map_or(0, |row| row.time_ms);
-        Info {
-            first: self.first(now),
-            last: self.last,
-            count: self.readable(now).count() as u64,
-            body_bytes: self.readable(now).map(|row| row.body.len() as u64).sum(),
-            first_time_ms: time(self.readable(now).next()),
-            last_time_ms: time(self.readable(now).next_back()),
-            trimmed_to,
-        }
+        let mut info = reported;
+        info.first = self.first(now);
+        info.last = self.last;
+        info.count = self.readable(now).count() as u64;
+        info.body_bytes = self.readable(now).map(|row| row.body.len() as u64).sum();
+        info.first_time_ms = time(self.readable(now).next());
+        info.last_time_ms = time(self.readable(now).next_back());
+        info
     }
 
     /// Removes the start. Expired entries in it are removed too, but only if a readable one is.
@@ -130,6 +130,7 @@ impl Timeline {
                 .take(usize::try_from(count).expect("a small count"))
                 .last()
                 .map_or(0, |row| row.sequence),
+            other => unreachable!("the map does not know {other:?}"),
         };
         let removed = self.readable(now).filter(|row| row.sequence < from);
         let sequences: Vec<u64> = removed.map(|row| row.sequence).collect();
@@ -155,12 +156,7 @@ impl Timeline {
 }
 
 pub fn entry(row: &Row) -> Entry {
-    Entry {
-        sequence: row.sequence,
-        time_ms: row.time_ms,
-        start_ms: row.time_ms,
-        body: row.body.clone().into(),
-    }
+    Entry::new(row.sequence, row.time_ms, row.body.clone())
 }
 
 /// The entries within a limit, and whether more follow.

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{self, Dice, Image, Model, SimulatedDisk};
 use strandline::{
-    Batch, Durability, Engine, Error, MAX_SEQUENCE, Options, Receipt, Snapshot, Store, Trim, World,
+    Batch, Durability, Engine, Error, MAX_SEQUENCE, Receipt, Snapshot, Store, Trim, World,
 };
 
 use super::map::{Now, Row, Timeline, Used};
@@ -91,7 +92,7 @@ impl Twins {
             bodies: 0,
         };
         twins.open();
-        twins.engine().create_store(STORES[2], brief).expect("creates");
+        twins.engine().create_store(STORES[2], two_stores::ttl(brief)).expect("creates");
         twins
     }
 
@@ -101,12 +102,10 @@ impl Twins {
 
     fn open(&mut self) {
         self.snapshots = [const { None }; SNAPSHOTS];
-        let options = Options {
-            memory_budget_bytes: 1,
-            wal_file_bytes: 16 * 1024,
-            id_window_ms: self.id_window_ms(),
-            ..two_stores::options()
-        };
+        let options = two_stores::options()
+            .memory_budget_bytes(1)
+            .wal_file_bytes(16 * 1024)
+            .id_window(Duration::from_millis(self.id_window_ms()));
         let world = World { dir: Dir::new(Arc::new(self.disk.clone())), clock: self.clock.clone() };
         self.engine = Some(
             Engine::open_in(world, options).expect("what a stop or a crash left can be opened"),
@@ -199,7 +198,9 @@ impl Twins {
             }
             Operation::SetTtl(store, ttl_ms) => {
                 if self.kind.time == Time::TtlChanges {
-                    self.engine().set_store_ttl(STORES[*store], *ttl_ms).expect("changes");
+                    self.engine()
+                        .set_store_ttl(STORES[*store], two_stores::ttl(*ttl_ms))
+                        .expect("changes");
                     let old_ms = std::mem::replace(&mut self.ttl_ms[*store], *ttl_ms);
                     if old_ms != 0 {
                         let gone_ms = (self.now_ms.max(self.floor_ms) + 1).saturating_sub(old_ms);
@@ -312,7 +313,9 @@ impl Twins {
         (if_last, chosen): (Option<u64>, Option<u64>),
     ) -> Batch {
         let durability = if self.kind.power { Durability::Disk } else { sending.durability };
-        let mut batch = Batch::new().durability(durability).lifetime_ms(self.lifetime_ms(sending));
+        let mut batch = Batch::new()
+            .durability(durability)
+            .lifetime(two_stores::ttl(self.lifetime_ms(sending)));
         let mut has_list = false;
         for ((_, targets), body) in sending.parts.iter().zip(bodies) {
             let stores: Vec<Store> = targets.iter().map(|key| self.store(*key)).collect();
@@ -348,7 +351,10 @@ impl Twins {
         let head = appends.first().map(|(key, _)| *key);
         let targets: Vec<Key> = appends.iter().map(|(key, _)| *key).collect();
         let receipt = |sequences, time_ms, duplicate| {
-            Outcome::Receipt(Receipt { time_ms, sequences, duplicate, removed: 0 })
+            let mut receipt = Receipt::default();
+            (receipt.time_ms, receipt.sequences, receipt.duplicate) =
+                (time_ms, sequences, duplicate);
+            Outcome::Receipt(receipt)
         };
         if let Some(id) = sending.id
             && let Some(used) = head.and_then(|head| self.used.get(&(head, id)))
@@ -444,7 +450,8 @@ impl Twins {
         timeline.push(Row { sequence: sequences[0], time_ms, until_ms: 0, body });
         self.changed(true);
         let sequences = sequences.into();
-        let receipt = Receipt { time_ms, sequences, duplicate: false, removed };
+        let mut receipt = Receipt::default();
+        (receipt.time_ms, receipt.sequences, receipt.removed) = (time_ms, sequences, removed);
         prop_assert_eq!(outcome, Outcome::Receipt(receipt));
         Ok(())
     }

@@ -39,12 +39,10 @@ pub const TTL_MS: u64 = 64_000;
 
 /// Small files and memtables, so that a few appends reach every part.
 pub fn tiny() -> Options {
-    Options {
-        memory_budget_bytes: 1,
-        wal_file_bytes: 8 * 1024,
-        stores: two_stores::stores(TTL_MS),
-        ..Options::default()
-    }
+    Options::default()
+        .memory_budget_bytes(1)
+        .wal_file_bytes(8 * 1024)
+        .stores(two_stores::stores(TTL_MS))
 }
 
 /// Opens a disk at a time.

@@ -5,7 +5,7 @@ use strandline::Batch;
 use super::*;
 use crate::messaging::event::{Event, Kind};
 use crate::messaging::names;
-use crate::messaging::stores::WEEK_MS;
+use crate::messaging::stores::{WEEK_MS, limit_of};
 
 /// Removes ledgers, as a salvage does with those that it cannot read.
 fn lose(fixture: &DamageFixture, is_lost: impl Fn(&str) -> bool) {
@@ -131,7 +131,7 @@ fn import(fixture: &DamageFixture, into: &DamageFixture, stores: &[&str]) {
     for name in stores {
         into.clock.pass(5000);
         let (from, to) =
-            (fixture.engine.store(name).expect("it is there"), engine.create_store(name, 0));
+            (fixture.engine.store(name).expect("it is there"), engine.create_store(name, None));
         let to = to.or_else(|_| engine.store(name)).expect("it is made");
         let timelines = from.list(b"", None, 1000).expect("lists");
         for timeline in
@@ -205,7 +205,7 @@ fn a_terminal_continues_from_the_end_of_an_import() {
     }
     let stores = fixture.engine.stores();
     let lines = stores.iter().find(|store| store.name == "im.pulled").expect("it is there");
-    assert_eq!(lines.ttl_ms, WEEK_MS, "an import makes stores without TTL");
+    assert_eq!(lines.ttl, limit_of(WEEK_MS), "an import makes stores without TTL");
 }
 
 #[test]
