@@ -102,14 +102,18 @@ fn one_append_takes_a_lifetime_a_durability_an_id_and_a_condition() {
     let again = store.append_with("t", "once", once).expect("is a retry");
     assert_eq!((first.duplicate, again.duplicate), (false, true));
     assert_eq!((&first.sequences, first.time_ms), (&again.sequences, again.time_ms));
+    let other = store.append_with("t", "other", options().id(""));
+    assert!(!other.expect("the empty id is another id").duplicate);
+    let other = store.append_with("t", "other", options().id(""));
+    assert!(other.expect("is a retry").duplicate);
     let other = store.append_with("t", "other", options().id("a"));
     assert!(matches!(other, Err(Error::IdConflict { sequence: 2 })));
     let late = store.append_with("t", "late", options().if_last(1));
-    assert!(matches!(late, Err(Error::LastSequence { last: 2, .. })));
-    assert_eq!(store.append_with("t", "plain", options()).expect("appends").sequences, [3]);
+    assert!(matches!(late, Err(Error::LastSequence { last: 3, .. })));
+    assert_eq!(store.append_with("t", "plain", options()).expect("appends").sequences, [4]);
     house.clock.pass(5);
     let bodies: Vec<_> = store.entries("t", ..).map(|entry| entry.expect("reads").body).collect();
-    assert_eq!(bodies, ["once", "plain"]);
+    assert_eq!(bodies, ["once", "other", "plain"]);
 }
 
 #[test]

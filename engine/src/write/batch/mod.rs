@@ -367,11 +367,12 @@ impl Batch {
         self
     }
 
-    /// Sets a client's id, in the timeline of the first append. The same id with the same batch,
-    /// within the window of [`Options::id_window`], commits nothing and returns the original
-    /// receipt; with another batch it is an [`Error::IdConflict`]. The same batch has the same
-    /// appends and changes in the same order; durability, conditions and lifetimes may differ. An
-    /// id is remembered only if its batch is committed.
+    /// Sets a client's id of at most [`MAX_ID_BYTES`] bytes, in the timeline of the first append;
+    /// the empty id is an id like any other. The same id with the same batch, within the window of
+    /// [`Options::id_window`], commits nothing and returns the original receipt; with another batch
+    /// it is an [`Error::IdConflict`]. The same batch has the same appends and changes in the same
+    /// order; durability, conditions and lifetimes may differ. An id is remembered only if its
+    /// batch is committed.
     #[must_use]
     pub fn id(self, id: impl AsRef<[u8]>) -> Batch {
         self.client_id(id.as_ref(), None)
