@@ -17,7 +17,7 @@ pub type Figure = (Cow<'static, str>, u64);
 /// All figures, as TL.STATS shows them.
 pub fn all(shared: &Shared) -> Vec<Figure> {
     let fixed = |(name, value): (&'static str, u64)| (Cow::Borrowed(name), value);
-    let mut figures: Vec<Figure> = shared.engine.stats().fields.into_iter().map(fixed).collect();
+    let mut figures: Vec<Figure> = shared.engine.stats().figures().map(fixed).collect();
     figures.extend(shared.metrics.fields().into_iter().map(fixed));
     figures.extend(clients(shared).into_iter().map(fixed));
     figures.extend(process().into_iter().map(fixed));

@@ -139,7 +139,7 @@ fn look_at(
 
 /// Stops the server if the engine is poisoned: only a restart can determine what is durable.
 pub fn look_at_engine(shared: &Shared) {
-    if shared.engine.stats().get("poisoned") == Some(1) {
+    if shared.engine.stats().poisoned {
         // A poisoned engine refuses this at once, with the reason.
         if let Err(problem) = shared.engine.flush() {
             error!(%problem, "the engine refuses all writes: stopping");

@@ -92,7 +92,7 @@ pub fn compact(data: &Data, dir: &Path) -> Result<()> {
 
 /// Waits until the engine has no merges left to do.
 fn settle(engine: &Engine) {
-    let merges = || engine.stats().get("merges").unwrap_or(0);
+    let merges = || engine.stats().merges;
     let (mut seen, mut since) = (merges(), Instant::now());
     while since.elapsed() < REST {
         std::thread::sleep(Duration::from_millis(100));

@@ -30,7 +30,7 @@ pub fn open(data: &Data, dir: &Path) -> Result<Engine> {
 }
 
 fn block_reads(engine: &Engine) -> u64 {
-    engine.stats().get("block_reads").unwrap_or(0)
+    engine.stats().block_reads
 }
 
 /// Calls `look` for some timelines that were not read before, and prints how many blocks each call

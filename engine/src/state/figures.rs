@@ -57,118 +57,79 @@ pub fn store_figures(state: &State) -> Vec<StoreFigures> {
 
 /// All figures of an engine. The results of opening it are passed in.
 pub fn figures(state: &State, torn_tail_bytes: u64, damaged_log_places: u64) -> Stats {
-    let mut fields = written(state);
-    fields.push(("torn_tail_bytes", torn_tail_bytes));
-    fields.extend(memory(state));
-    fields.extend(segments(state));
-    fields.extend(merging(state));
-    fields.push(("damaged_log_places", damaged_log_places));
-    fields.extend(trouble(state));
-    Stats { fields }
+    let (view, options, counters) = (state.view.load(), &state.options, &state.counters);
+    let records = || view.segments.all().map(|segment| segment.record());
+    let (wal_sync_us_total, wal_sync_us_max, wal_sync_us_p99) =
+        counters.sync_times.sum_most_and_p99_us(state.clock.monotonic());
+    Stats {
+        batches: counters.batches.get(),
+        groups: counters.groups.get(),
+        entries: counters.entries.get(),
+        body_bytes: counters.body_bytes.get(),
+        wal_bytes: counters.wal_bytes.get(),
+        wal_prepared_bytes: prepared_bytes(state),
+        wal_syncs: counters.wal_syncs.get(),
+        wal_sync_us_total,
+        wal_sync_us_max,
+        wal_sync_us_p99,
+        wal_files: state.log_files.count() as u64,
+        wal_vouching_groups: counters.vouching_groups.get(),
+        torn_tail_bytes,
+        memory_budget_bytes: options.memory_budget_bytes as u64,
+        memtable_bytes: view.memtables().map(|memtable| memtable.bytes() as u64).sum(),
+        memtable_limit_bytes: ((1 + MAX_SEALED) * options.memtable_bytes()) as u64,
+        sealed_memtables: view.sealed.len() as u64,
+        cache_bytes: state.cache.bytes(),
+        cache_limit_bytes: options.cache_bytes(view.sealed.len()) as u64,
+        cache_hits: counters.cache_hits.get(),
+        cache_misses: counters.cache_misses.get(),
+        flushes: counters.flushes.get(),
+        flush_bytes: counters.flush_bytes.get(),
+        segments: records().count() as u64,
+        segment_bytes: records().map(segment_bytes).sum(),
+        segment_timelines: records().map(|record| record.timelines).sum(),
+        segment_entries: records().map(|record| record.entries).sum(),
+        damaged_segments: view.segments.all().filter(|one| one.has_damage()).count() as u64,
+        block_reads: counters.block_reads.get(),
+        open_segment_files: state.cache.open_files(),
+        damaged_reads: counters.damaged_reads.get(),
+        merges: counters.merges.get(),
+        merge_bytes: counters.merge_bytes.get(),
+        merge_reclaimed_bytes: counters.merge_reclaimed_bytes.get(),
+        rewrite_reclaimed_bytes: counters.rewrite_reclaimed_bytes.get(),
+        write_amplification_percent: write_amplification_percent(state),
+        compaction_debt_bytes: state.merging.debt_bytes(),
+        merges_wait_for_space: state.merging.waits_for_space(),
+        expired_segments: counters.expired_segments.get(),
+        expired_bytes: counters.expired_bytes.get(),
+        expired_total: counters.expired_entries.get(),
+        trimmed_total: counters.trimmed_entries.get(),
+        expiry_held_by_clock: state.times.is_held(),
+        damaged_log_places,
+        write_stalls: counters.stalls.get(),
+        disk_full_refusals: counters.disk_full.get(),
+        reserve_bytes: state.reserve.bytes(),
+        reserve_is_out: state.reserve.is_out(),
+        last_backup_ms: counters.last_backup_ms.get(),
+        poisoned: state.poison.check().is_err(),
+        // Unknown free space is not the same as none.
+        disk_free_bytes: state.dir.free_bytes().ok(),
+    }
 }
 
-type Fields = Vec<(&'static str, u64)>;
-
-/// The commits, and the writes and syncs of the log.
-fn written(state: &State) -> Fields {
-    let counters = &state.counters;
-    let (sum_us, most_us, p99_us) =
-        counters.sync_times.sum_most_and_p99_us(state.clock.monotonic());
-    vec![
-        ("batches", counters.batches.get()),
-        ("groups", counters.groups.get()),
-        ("entries", counters.entries.get()),
-        ("body_bytes", counters.body_bytes.get()),
-        ("wal_bytes", counters.wal_bytes.get()),
-        ("wal_prepared_bytes", prepared_bytes(state)),
-        ("wal_syncs", counters.wal_syncs.get()),
-        ("wal_sync_us_total", sum_us),
-        ("wal_sync_us_max", most_us),
-        ("wal_sync_us_p99", p99_us),
-        ("wal_files", state.log_files.count() as u64),
-        ("wal_vouching_groups", counters.vouching_groups.get()),
-    ]
+fn segment_bytes(record: &SegmentRecord) -> u64 {
+    record.copies.bytes(record.data_bytes, record.index_bytes)
 }
 
 fn prepared_bytes(state: &State) -> u64 {
     state.preparer.lock().as_ref().map_or(0, |preparer| preparer.written_bytes())
 }
 
-/// The parts of the budget that are measured, each with its limit.
-fn memory(state: &State) -> Fields {
-    let (view, options) = (state.view.load(), &state.options);
+fn write_amplification_percent(state: &State) -> u64 {
     let counters = &state.counters;
-    vec![
-        ("memory_budget_bytes", options.memory_budget_bytes as u64),
-        ("memtable_bytes", view.memtables().map(|memtable| memtable.bytes() as u64).sum()),
-        ("memtable_limit_bytes", ((1 + MAX_SEALED) * options.memtable_bytes()) as u64),
-        ("sealed_memtables", view.sealed.len() as u64),
-        ("cache_bytes", state.cache.bytes()),
-        ("cache_limit_bytes", options.cache_bytes(view.sealed.len()) as u64),
-        ("cache_hits", counters.cache_hits.get()),
-        ("cache_misses", counters.cache_misses.get()),
-    ]
-}
-
-fn segments(state: &State) -> Fields {
-    let (view, counters) = (state.view.load(), &state.counters);
-    let records = || view.segments.all().map(|segment| segment.record());
-    let bytes =
-        records().map(|record| record.copies.bytes(record.data_bytes, record.index_bytes)).sum();
-    let damaged = view.segments.all().filter(|segment| segment.has_damage()).count() as u64;
-    vec![
-        ("flushes", counters.flushes.get()),
-        ("flush_bytes", counters.flush_bytes.get()),
-        ("segments", records().count() as u64),
-        ("segment_bytes", bytes),
-        ("segment_timelines", records().map(|record| record.timelines).sum()),
-        ("segment_entries", records().map(|record| record.entries).sum()),
-        ("damaged_segments", damaged),
-        ("block_reads", counters.block_reads.get()),
-        ("open_segment_files", state.cache.open_files()),
-        ("damaged_reads", counters.damaged_reads.get()),
-    ]
-}
-
-/// The work of merging, expiry and trims, and what they wait for.
-fn merging(state: &State) -> Fields {
-    let counters = &state.counters;
-    let body_bytes = counters.body_bytes.get();
     let written_bytes = counters.wal_bytes.get()
         + prepared_bytes(state)
         + counters.flush_bytes.get()
         + counters.merge_bytes.get();
-    vec![
-        ("merges", counters.merges.get()),
-        ("merge_bytes", counters.merge_bytes.get()),
-        ("merge_reclaimed_bytes", counters.merge_reclaimed_bytes.get()),
-        ("rewrite_reclaimed_bytes", counters.rewrite_reclaimed_bytes.get()),
-        ("write_amplification_percent", written_bytes.saturating_mul(100) / body_bytes.max(1)),
-        ("compaction_debt_bytes", state.merging.debt_bytes()),
-        ("merges_wait_for_space", u64::from(state.merging.waits_for_space())),
-        ("expired_segments", counters.expired_segments.get()),
-        ("expired_bytes", counters.expired_bytes.get()),
-        ("expired_total", counters.expired_entries.get()),
-        ("trimmed_total", counters.trimmed_entries.get()),
-        ("expiry_held_by_clock", u64::from(state.times.is_held())),
-    ]
-}
-
-/// The figures that an operator checks first.
-fn trouble(state: &State) -> Fields {
-    let counters = &state.counters;
-    let mut fields = vec![
-        ("write_stalls", counters.stalls.get()),
-        ("disk_full_refusals", counters.disk_full.get()),
-        ("reserve_bytes", state.reserve.bytes()),
-        ("reserve_is_out", u64::from(state.reserve.is_out())),
-        ("last_backup_ms", counters.last_backup_ms.get()),
-        ("poisoned", u64::from(state.poison.check().is_err())),
-    ];
-    // If the file system does not report its free space, the figure is left out: that is not the
-    // same as no free space.
-    if let Ok(free_bytes) = state.dir.free_bytes() {
-        fields.push(("disk_free_bytes", free_bytes));
-    }
-    fields
+    written_bytes.saturating_mul(100) / counters.body_bytes.get().max(1)
 }

@@ -229,7 +229,7 @@ fn a_salvage_with_too_few_descriptors_fails_instead_of_leaving_entries_out() {
         append(&store, round..round + 1, 100);
         engine.flush().expect("flushes");
     }
-    let segments = engine.stats().get("segments").expect("is counted");
+    let segments = engine.stats().segments;
     assert!(segments >= 4, "{segments} segments");
     drop((engine, store));
     let (small, large) = (dir.path().join("small"), dir.path().join("large"));
@@ -252,7 +252,7 @@ fn no_more_files_are_kept_open_than_the_options_say() {
     append(&stores(&engine, 20), 0..2, 100);
     engine.flush().expect("flushes");
     check(&stores(&engine, 20), 2, 100);
-    let open_files = engine.stats().get("open_segment_files").expect("is counted");
+    let open_files = engine.stats().open_segment_files;
     assert!((1..=8).contains(&open_files), "{open_files} files");
     engine.close().expect("closes");
     let refused = Engine::open(dir.path(), few.max_open_files(7)).expect_err("is refused");

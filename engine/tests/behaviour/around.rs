@@ -634,6 +634,6 @@ fn a_merge_or_a_check_that_meets_damage_counts_it() {
         } else {
             assert!(!engine.verify(|_, _| ()).expect("verifies").findings.is_empty());
         }
-        assert_eq!(engine.stats().get("damaged_segments"), Some(1), "by a merge: {by_merge}");
+        assert_eq!(engine.stats().damaged_segments, 1, "by a merge: {by_merge}");
     }
 }

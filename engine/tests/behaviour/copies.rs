@@ -144,13 +144,9 @@ fn each_file_is_kept_twice_and_reads_cost_no_more() {
         engine.stores().iter().any(|store| store.name == STORE && store.copies == Copies::Twice)
     );
     let bytes: usize = files.values().map(Vec::len).sum();
-    assert_eq!(engine.stats().get("segment_bytes"), Some(bytes as u64));
+    assert_eq!(engine.stats().segment_bytes, bytes as u64);
     contents(&engine, STORE).expect("reads");
-    assert_eq!(
-        engine.stats().get("open_segment_files"),
-        Some(4),
-        "no twin is opened unless it is needed"
-    );
+    assert_eq!(engine.stats().open_segment_files, 4, "no twin is opened unless it is needed");
 }
 
 #[test]
@@ -209,7 +205,7 @@ fn damage_to_one_copy_is_read_around_named_and_repaired_byte_for_byte() {
             }
             let after = engine.verify(|_, _| ()).expect("verifies");
             assert_eq!(after.findings, [], "{name} {what}: it is whole again");
-            assert_eq!(engine.stats().get("damaged_segments"), Some(0), "{name} {what}");
+            assert_eq!(engine.stats().damaged_segments, 0, "{name} {what}");
             if number % 4 != 0 {
                 assert!(segments(&house.disk.contents()) == whole, "{name} {what}: byte for byte");
             }
@@ -291,7 +287,7 @@ fn damage_in_both_copies_is_named_and_left_as_it_is() {
     assert!(
         after.files[&name] == damaged.files[&name] && after.files[&twin] == damaged.files[&name]
     );
-    assert_eq!(engine.stats().get("damaged_segments"), Some(1));
+    assert_eq!(engine.stats().damaged_segments, 1);
     assert!(contents(&engine, STORE).is_err(), "reads name it");
 }
 

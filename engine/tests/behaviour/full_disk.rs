@@ -197,7 +197,7 @@ fn play(seed: u64) {
     drawn.check(&store);
     drawn.space_comes_back(&engine, &store, not_ours.unwrap_or(0));
     drawn.check(&store);
-    assert_eq!(engine.stats().get("poisoned"), Some(0), "{}", drawn.description);
+    assert!(!engine.stats().poisoned, "{}", drawn.description);
     drop((engine, store));
     let (engine, store) = drawn.house.open();
     drawn.check(&store);
@@ -220,7 +220,7 @@ fn a_trim_on_a_full_disk_waits_for_the_flush_that_is_under_way() {
     gates.hold(FLUSH);
     soon("a memtable is sealed", || {
         store.append(b"t", [b'~'; 3000]).expect("appends");
-        engine.stats().get("sealed_memtables") == Some(1)
+        engine.stats().sealed_memtables == 1
     });
     let dir = Dir::new(Arc::new(gates.disk.clone()));
     let not_ours = dir.create("not ours").expect("creates");
@@ -237,7 +237,7 @@ fn a_trim_on_a_full_disk_waits_for_the_flush_that_is_under_way() {
         });
         soon("a trim waits", || {
             fill_up(&not_ours);
-            engine.stats().get("write_stalls") == Some(1) || trims.is_finished()
+            engine.stats().write_stalls == 1 || trims.is_finished()
         });
         dir.remove("not ours").expect("removes");
         drop(not_ours);

@@ -106,7 +106,7 @@ fn let_ticks_pass() {
 }
 
 fn vouched(engine: &Engine) -> u64 {
-    engine.stats().get("wal_vouching_groups").expect("a figure")
+    engine.stats().wal_vouching_groups
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn no_group_vouches_on_a_full_disk_and_the_engine_stays_usable() {
         matches!(op, Op::Write { .. }).then_some(std::io::ErrorKind::StorageFull)
     })));
     let_ticks_pass();
-    assert_eq!((vouched(&engine), engine.stats().get("poisoned")), (0, Some(0)));
+    assert_eq!((vouched(&engine), engine.stats().poisoned), (0, false));
     house.disk.set_faults(None);
     wait_for_voucher(&engine);
     append(&engine, &messages, b"t", b"y", Durability::Disk).expect("commits");
@@ -379,7 +379,7 @@ fn a_torn_tail_is_counted() {
             bytes <= group && bytes + 8 > group,
             "{bytes} of {group}, which may end in padding"
         );
-        assert_eq!(opened.stats().get("torn_tail_bytes"), Some(bytes));
+        assert_eq!(opened.stats().torn_tail_bytes, bytes);
         assert_eq!(opened.recovery().entries, 1);
     }
 }

@@ -177,7 +177,7 @@ fn a_drop_during_appends_flushes_and_merges_leaves_nothing_behind() {
         working.join().expect("no panic");
     }
     engine.flush().expect("flushes");
-    assert_eq!(engine.stats().get("segments"), Some(0));
+    assert_eq!(engine.stats().segments, 0);
     soon("their files go", || segment_files(&house) == 0);
     engine.close().expect("closes");
     assert_eq!(house.engine().stores().len(), 2);

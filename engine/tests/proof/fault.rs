@@ -257,8 +257,7 @@ impl Run {
     }
 
     fn figure(&self, wanted: &str) -> u64 {
-        let stats = self.engine().stats();
-        stats.fields.iter().find(|(name, _)| *name == wanted).expect("a figure of that name").1
+        self.engine().stats().get(wanted).expect("a figure of that name")
     }
 
     fn step(&mut self, step: &Step) {

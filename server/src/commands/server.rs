@@ -68,7 +68,7 @@ fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
     clients.push(("maxclients".into(), shared.limits.max_clients.to_string()));
     let uptime_seconds = shared.now_ms().saturating_sub(shared.since_ms) / 1000;
     let mut timelines: Facts = vec![("epoch".into(), shared.engine.epoch())];
-    timelines.extend(numbers(shared.engine.stats().fields));
+    timelines.extend(numbers(shared.engine.stats().figures().collect()));
     let stores = figures::stores(shared)
         .into_iter()
         .map(|(name, value)| (name, value.to_string()))

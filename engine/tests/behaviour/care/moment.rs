@@ -40,11 +40,11 @@ fn a_timeline_that_was_never_empty_is_not_empty_in_a_backup() {
     let target = SimulatedDisk::new();
     std::thread::scope(|scope| {
         let backup = scope.spawn(|| engine.backup_in(&Dir::new(Arc::new(target.clone()))));
-        soon("the backup seals", || engine.stats().get("sealed_memtables") == Some(1));
+        soon("the backup seals", || engine.stats().sealed_memtables == 1);
         assert_eq!(store.append(b"x", b"snapshot").expect("appends"), 11);
         assert_eq!(store.trim(b"x", Trim::Before(11)).expect("trims"), 10);
         gates.release(COMPACT);
-        soon("the segment is rewritten", || engine.stats().get("merges") == Some(1));
+        soon("the segment is rewritten", || engine.stats().merges == 1);
         gates.release(FLUSH);
         backup.join().expect("no panic").expect("is made");
     });
@@ -74,7 +74,7 @@ fn a_merge_uses_no_trim_that_a_power_cut_can_take() {
     let (engine, store) = before_a_merge(&gates);
     assert_eq!(store.trim(b"x", Trim::Before(6)).expect("trims"), 5);
     gates.release(COMPACT);
-    soon("the segment is rewritten", || engine.stats().get("merges") == Some(1));
+    soon("the segment is rewritten", || engine.stats().merges == 1);
     let mut model = Model::from_image(&Image::default());
     gates.disk.log().iter().for_each(|op| model.apply(op, None));
     let image = model.power_cut(Cut::Lost, &mut Dice::new(1));

@@ -154,7 +154,7 @@ fn an_older_edit_under_a_higher_number() -> Image {
         let flush = scope.spawn(|| engine.flush());
         soon("the flush has its number", || gates.waits(FLUSH));
         gates.release(COMPACT);
-        soon("the segment is rewritten", || engine.stats().get("merges") == Some(1));
+        soon("the segment is rewritten", || engine.stats().merges == 1);
         gates.hold(COMPACT);
         gates.release(FLUSH);
         flush.join().expect("no panic").expect("flushes");
