@@ -27,9 +27,9 @@ use crate::care::target;
 use crate::care::verify::{self, Verification};
 use crate::clock::{Clock, SystemClock};
 use crate::entry::Receipt;
-use crate::error::{Error, Result};
+use crate::error::{Error, IoOperation, Result};
 use crate::format::manifest::{Copies, StoreRecord};
-use crate::ids::{StoreKey, TimeMs, limit_of};
+use crate::ids::{Epoch, StoreKey, TimeMs, limit_of};
 use crate::notify::watch::Watcher;
 use crate::options::{Options, check_store_name, limit_ms};
 use crate::recover::open;
@@ -108,7 +108,7 @@ impl Engine {
         let path = dir.as_ref();
         let makes = options.create && !options.read_only;
         let raw = if makes { DiskDirectory::create(path) } else { DiskDirectory::open(path) };
-        let raw = raw.map_err(|error| Error::io("open the directory", path, error))?;
+        let raw = raw.map_err(|error| Error::io(IoOperation::OpenDirectory, path, error))?;
         let world = World { dir: Dir::new(Arc::new(raw)), clock: Arc::new(SystemClock::new()) };
         Engine::open_in(world, options)
     }
@@ -444,10 +444,10 @@ impl Engine {
         self.state().sure_now_ms()
     }
 
-    /// The history that the cursors of all stores belong to, as 16 hex digits. It changes only when
+    /// The history that the cursors of all stores belong to, with the number 0. It changes only when
     /// an older state is restored; see [`Store::epoch`] for the other events that end an epoch.
-    pub fn epoch(&self) -> String {
-        format!("{:016x}", self.state().history)
+    pub fn epoch(&self) -> Epoch {
+        Epoch { history: self.state().history, number: 0 }
     }
 
     /// The results of opening the engine.

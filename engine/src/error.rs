@@ -4,6 +4,7 @@
 //! Errors are cloned for every waiter of a failed group, hence the `Arc` around the operating
 //! system's error.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -110,12 +111,12 @@ pub enum Error {
     /// the limit, or close other files. Nothing was changed; calls succeed again when there are
     /// descriptors, without a restart.
     #[error(
-        "too many open files (to {doing} {path}): raise the limit of the process (ulimit -n), or \
+        "too many open files (to {operation} {path}): raise the limit of the process (ulimit -n), or \
          lower max_open_files"
     )]
     TooManyFiles {
-        /// The operation.
-        doing: &'static str,
+        /// What failed.
+        operation: IoOperation,
         /// The file.
         path: PathBuf,
     },
@@ -138,14 +139,15 @@ pub enum Error {
     /// Another engine, backup, restore or salvage, probably in another process, holds the
     /// directory: wait until it ends, or use another directory.
     #[error(
-        "{path} is locked{holder}: another engine, backup, restore or salvage is using it; let it \
-         finish, or use another directory"
+        "{path} is locked{}: another engine, backup, restore or salvage is using it; let it \
+         finish, or use another directory",
+        pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
     )]
     Locked {
         /// The lock file.
         path: PathBuf,
-        /// ` (pid …)`, if the lock file contains it.
-        holder: String,
+        /// The id of the process that holds it, if the lock file contains it.
+        pid: Option<u32>,
     },
     /// The engine was opened read-only: open it to be written.
     #[error("the engine is open read-only: nothing can be written")]
@@ -157,16 +159,79 @@ pub enum Error {
         what: &'static str,
     },
     /// The operating system returned an error.
-    #[error("cannot {doing} {path}: {source}")]
+    #[error("cannot {operation} {path}: {source}")]
     Io {
-        /// The operation.
-        doing: &'static str,
+        /// What failed.
+        operation: IoOperation,
         /// The file.
         path: PathBuf,
         /// The operating system's error.
         #[source]
         source: Arc<io::Error>,
     },
+}
+
+/// An operation of the operating system that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum IoOperation {
+    /// Open the directory, before anything in it.
+    OpenDirectory,
+    /// Create the directory.
+    CreateDirectory,
+    /// Lock the directory.
+    Lock,
+    /// List the directory's files.
+    List,
+    /// Create a file.
+    Create,
+    /// Open a file.
+    Open,
+    /// Find the length of a file, or the free space.
+    Measure,
+    /// Read from a file.
+    Read,
+    /// Write to a file.
+    Write,
+    /// Set the length of a file.
+    Resize,
+    /// Make a file or the directory durable.
+    Sync,
+    /// Rename a file.
+    Rename,
+    /// Remove a file.
+    Remove,
+    /// Start one of the engine's threads.
+    StartThread,
+}
+
+impl IoOperation {
+    /// Whether it only gets what a file contains.
+    pub(crate) fn is_read(self) -> bool {
+        matches!(self, IoOperation::Read | IoOperation::Open | IoOperation::Measure)
+    }
+}
+
+/// A verb that the path follows.
+impl fmt::Display for IoOperation {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            IoOperation::OpenDirectory => "open the directory",
+            IoOperation::CreateDirectory => "make the directory",
+            IoOperation::Lock => "lock",
+            IoOperation::List => "list",
+            IoOperation::Create => "create",
+            IoOperation::Open => "open",
+            IoOperation::Measure => "measure",
+            IoOperation::Read => "read",
+            IoOperation::Write => "write",
+            IoOperation::Resize => "resize",
+            IoOperation::Sync => "sync",
+            IoOperation::Rename => "rename",
+            IoOperation::Remove => "remove",
+            IoOperation::StartThread => "start a thread for",
+        })
+    }
 }
 
 /// The state after a failed write to the disk.
@@ -255,9 +320,7 @@ impl Error {
     pub fn is_damage(&self) -> bool {
         match self {
             Error::Corrupt { .. } => true,
-            Error::Io { doing, .. } => {
-                matches!(*doing, "read" | "open" | "measure") && !self.is_shortage()
-            }
+            Error::Io { operation, .. } => operation.is_read() && !self.is_shortage(),
             _ => false,
         }
     }
@@ -287,15 +350,15 @@ impl Error {
 
     /// The operating system's error with the operation and the file. A full disk becomes
     /// [`Error::DiskFull`], a lack of descriptors [`Error::TooManyFiles`].
-    pub fn io(doing: &'static str, path: &Path, source: io::Error) -> Error {
+    pub fn io(operation: IoOperation, path: &Path, source: io::Error) -> Error {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 Error::DiskFull { path: path.to_path_buf() }
             }
             _ if is_out_of_descriptors(&source) => {
-                Error::TooManyFiles { doing, path: path.to_path_buf() }
+                Error::TooManyFiles { operation, path: path.to_path_buf() }
             }
-            _ => Error::Io { doing, path: path.to_path_buf(), source: Arc::new(source) },
+            _ => Error::Io { operation, path: path.to_path_buf(), source: Arc::new(source) },
         }
     }
 }

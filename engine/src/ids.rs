@@ -2,6 +2,7 @@
 //! arithmetic and text form.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// A dense position in a timeline: 1, 2, 3, …. Zero means "none": the cursor of a reader that has
@@ -87,6 +88,65 @@ pub struct BodyKey {
     pub(crate) place: CommitPlace,
 }
 
+/// The epoch of a store: the lifetime of its sequences. A cursor of another epoch has no meaning;
+/// see [`Store::epoch`](crate::Store::epoch).
+///
+/// Its text is the history as 16 hex digits, and, if the number is not 0, `-` and the number.
+///
+/// ```
+/// let epoch: strandline::Epoch = "00000000075bcd15-2".parse()?;
+/// assert_eq!((epoch.history(), epoch.number()), (123_456_789, 2));
+/// assert_eq!(epoch.to_string(), "00000000075bcd15-2");
+/// # Ok::<(), strandline::ParseEpochError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Epoch {
+    pub(crate) history: u64,
+    pub(crate) number: u64,
+}
+
+impl Epoch {
+    /// The random number of the engine's history, which all its stores share. It changes when an
+    /// older state is restored.
+    pub fn history(self) -> u64 {
+        self.history
+    }
+
+    /// The number of the epoch in the history of its store.
+    pub fn number(self) -> u64 {
+        self.number
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number {
+            0 => write!(out, "{:016x}", self.history),
+            number => write!(out, "{:016x}-{number}", self.history),
+        }
+    }
+}
+
+/// The text is not that of an [`Epoch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an epoch is 16 hex digits, and `-` with a number unless that is 0")]
+#[non_exhaustive]
+pub struct ParseEpochError;
+
+/// Accepts exactly what `Display` writes, so that two texts of one epoch are equal.
+impl FromStr for Epoch {
+    type Err = ParseEpochError;
+
+    fn from_str(text: &str) -> Result<Epoch, ParseEpochError> {
+        let (history, number) = text.split_once('-').unwrap_or((text, "0"));
+        let parsed = u64::from_str_radix(history, 16).ok().zip(number.parse().ok());
+        parsed
+            .map(|(history, number)| Epoch { history, number })
+            .filter(|epoch| epoch.to_string() == text)
+            .ok_or(ParseEpochError)
+    }
+}
+
 /// The name under which changes of shared bodies are stored, beside the timelines of a store. No
 /// timeline has the empty name.
 pub const BODIES: &[u8] = b"";
@@ -114,5 +174,26 @@ pub const MAX_NAME_BYTES: usize = 255;
 impl fmt::Debug for TimelineRef<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}/{}", self.store.0, self.name.escape_ascii())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_is_read_from_its_own_text_only() {
+        for (history, number) in [(0, 0), (u64::MAX, 0), (0xab, 1), (1, u64::MAX)] {
+            let epoch = Epoch { history, number };
+            assert_eq!(epoch.to_string().parse(), Ok(epoch));
+        }
+        let hex = "00000000000000ab";
+        let with = |end: &str| format!("{hex}{end}");
+        for wrong in ["", "-", "ab", "00000000000000AB", "+0000000000000ab", "-1"] {
+            assert_eq!(wrong.parse::<Epoch>(), Err(ParseEpochError), "{wrong}");
+        }
+        for end in ["-", "-0", "-01", "-+1", "-1-1", "-18446744073709551616", " "] {
+            assert_eq!(with(end).parse::<Epoch>(), Err(ParseEpochError), "{end}");
+        }
     }
 }

@@ -56,11 +56,11 @@ pub use care::target::is_empty_directory;
 pub use care::verify::Verification;
 pub use engine::{Engine, World};
 pub use entry::{Entry, Info, Limit, Lost, Page, Receipt, Sequences, Verdict};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, ErrorKind, IoOperation, Result};
 pub use format::manifest::Copies;
 pub use ids::{
-    BodyKey, BootId, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, MAX_STORES, Sequence,
-    StoreId, StoreKey, TimeMs, TimelineRef,
+    BodyKey, BootId, Epoch, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, MAX_STORES,
+    ParseEpochError, Sequence, StoreId, StoreKey, TimeMs, TimelineRef,
 };
 pub use notify::watch::Watcher;
 pub use options::{

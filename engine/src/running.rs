@@ -28,7 +28,7 @@ use std::thread::{JoinHandle, ThreadId};
 use parking_lot::Mutex;
 
 use crate::entry::Receipt;
-use crate::error::{Error, Result};
+use crate::error::{Error, IoOperation, Result};
 use crate::format::manifest::Relaxed;
 use crate::recover::open::Opened;
 use crate::recover::recovery::Recovery;
@@ -299,5 +299,5 @@ fn start(
         drop(state);
         drop(lock);
     };
-    thread.spawn(guarded).map_err(|error| Error::io("start a thread for", &path, error))
+    thread.spawn(guarded).map_err(|error| Error::io(IoOperation::StartThread, &path, error))
 }

@@ -108,6 +108,8 @@ impl From<Trouble> for Refusal {
 
 #[cfg(test)]
 mod tests {
+    use strandline::IoOperation;
+
     use super::*;
 
     #[test]
@@ -135,7 +137,10 @@ mod tests {
         assert_eq!(word(Error::SequenceOrder { last: 1 }), "SEQORDER");
         assert_eq!(word(Error::SequenceExhausted), "LIMIT");
         assert_eq!(word(Error::DiskFull { path: "x".into() }), "FULL");
-        assert_eq!(word(Error::TooManyFiles { doing: "open", path: "x".into() }), "ERR");
+        assert_eq!(
+            word(Error::TooManyFiles { operation: IoOperation::Open, path: "x".into() }),
+            "ERR"
+        );
         assert_eq!(word(Error::Poisoned { why: "x".into() }), "POISONED");
         assert_eq!(word(Error::corrupt("x", 0, "y")), "CORRUPT");
         assert_eq!(word(Error::Closed { what: "closing" }), "ERR");

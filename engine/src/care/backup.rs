@@ -34,7 +34,7 @@ use std::sync::Arc;
 use tracing::field::Empty;
 
 use crate::care::target;
-use crate::error::{Error, Failure, Result};
+use crate::error::{Error, Failure, IoOperation, Result};
 use crate::format::manifest::{Live, Relaxed};
 use crate::ids::EngineId;
 use crate::manifest::Manifest;
@@ -108,7 +108,7 @@ fn consistent_view(state: &State, flush: impl Fn() -> Result<()>) -> Result<(Arc
 pub fn restore(backup: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Backup> {
     let (backup, target) = (backup.as_ref(), target.as_ref());
     let source = DiskDirectory::open(backup)
-        .map_err(|error| Error::io("open the directory", backup, error))?;
+        .map_err(|error| Error::io(IoOperation::OpenDirectory, backup, error))?;
     let source = Dir::new(Arc::new(source));
     target::make(
         target,

@@ -19,7 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, IoOperation, Result};
 use crate::vfs::Dir;
 use crate::vfs::LOCK_NAME;
 use crate::vfs::disk::{DiskDirectory, remove_empty};
@@ -35,7 +35,8 @@ pub fn make<T>(
     create: impl FnOnce() -> io::Result<(DiskDirectory, Vec<PathBuf>)>,
     fill: impl FnOnce(&Dir) -> Result<T>,
 ) -> Result<T> {
-    let (raw, made) = create().map_err(|error| Error::io("make the directory", path, error))?;
+    let (raw, made) =
+        create().map_err(|error| Error::io(IoOperation::CreateDirectory, path, error))?;
     fill(&Dir::new(Arc::new(raw))).inspect_err(|error| {
         if !error.is_shortage() {
             remove_empty(&made);

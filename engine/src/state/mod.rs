@@ -30,7 +30,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Failure, Result};
 use crate::format::header::EngineId;
 use crate::format::manifest::{Copies, Live, StoreRecord};
-use crate::ids::{Instance, Lsn, StoreId, TimeMs, TimelineRef};
+use crate::ids::{Epoch, Instance, Lsn, StoreId, TimeMs, TimelineRef};
 use crate::manifest::Manifest;
 use crate::memtable::SlotId;
 use crate::metrics::Counters;
@@ -185,14 +185,11 @@ impl State {
 
     /// The epoch of a store: the history, and the store's generation if it ever began another
     /// epoch.
-    pub fn epoch(&self, store: StoreId) -> String {
+    pub fn epoch(&self, store: StoreId) -> Epoch {
         let stores = self.stores.read();
-        let generation =
+        let number =
             stores.iter().find(|known| known.id == store).map_or(0, |known| known.generation);
-        match generation {
-            0 => format!("{:016x}", self.history),
-            later => format!("{:016x}-{later}", self.history),
-        }
+        Epoch { history: self.history, number }
     }
 
     /// The error to report for a write that failed. If the failure is one after which nothing can

@@ -18,7 +18,7 @@ pub use settings::{StoreInfo, StoreOptions};
 
 use crate::entry::{Entry, Info, Limit, Page, Receipt};
 use crate::error::{Error, Result};
-use crate::ids::{BodyKey, Sequence, StoreId, StoreKey, TimeMs, TimelineRef, limit_of};
+use crate::ids::{BodyKey, Epoch, Sequence, StoreId, StoreKey, TimeMs, TimelineRef, limit_of};
 use crate::read::list;
 use crate::read::{Reading, page};
 use crate::running::Running;
@@ -67,8 +67,7 @@ impl Store {
         limit_of(self.running.state.ttl_ms(self.id))
     }
 
-    /// The epoch that the sequences of its timelines belong to: the history as 16 hex digits, and,
-    /// if the store ever began another epoch, `-` and a number. A cursor of another epoch says
+    /// The epoch that the sequences of its timelines belong to. A cursor of another epoch says
     /// nothing about these timelines.
     ///
     /// A store that was created has an epoch of its own, which no other store of its name ever had.
@@ -76,7 +75,7 @@ impl Store {
     /// after a power cut that may have lost entries of this store that were committed with
     /// [`Durability::Os`](crate::Durability::Os): their sequences are given again. It does not
     /// change while an engine is open.
-    pub fn epoch(&self) -> String {
+    pub fn epoch(&self) -> Epoch {
         self.running.state.epoch(self.id)
     }
 

@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, IoOperation, Result};
 use crate::ids::BootId;
 use descriptors::{CloseSome, Descriptors};
 
@@ -187,27 +187,24 @@ impl Dir {
     pub fn lock(&self, name: &str, alone: bool) -> Result<Box<dyn Send + Sync>> {
         self.with_descriptor(|| self.raw.lock(name, alone)).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => {
-                Error::Locked { path: self.path_of(name), holder: self.holder(name) }
+                Error::Locked { path: self.path_of(name), pid: self.holder(name) }
             }
-            _ => Error::io("lock", &self.path_of(name), error),
+            _ => Error::io(IoOperation::Lock, &self.path_of(name), error),
         })
     }
 
-    /// The holder of the lock, if the lock file names it.
-    fn holder(&self, name: &str) -> String {
-        let Ok(file) = self.open(name) else { return String::new() };
-        let text =
-            file.len().and_then(|len| file.read(0, len.min(32) as usize)).unwrap_or_default();
-        match std::str::from_utf8(&text).map(str::trim) {
-            Ok(pid) if !pid.is_empty() => format!(" (pid {pid})"),
-            _ => String::new(),
-        }
+    /// The process that holds the lock, if the lock file names it.
+    fn holder(&self, name: &str) -> Option<u32> {
+        let file = self.open(name).ok()?;
+        let text = file.len().and_then(|len| file.read(0, len.min(32) as usize)).ok()?;
+        std::str::from_utf8(&text).ok()?.trim().parse().ok()
     }
 
     /// The names of all files, sorted.
     pub fn list(&self) -> Result<Vec<String>> {
         let names = self.with_descriptor(|| self.raw.list());
-        let mut names = names.map_err(|error| Error::io("list", &self.raw.path(), error))?;
+        let mut names =
+            names.map_err(|error| Error::io(IoOperation::List, &self.raw.path(), error))?;
         names.sort();
         Ok(names)
     }
@@ -217,7 +214,7 @@ impl Dir {
         let path = self.path_of(name);
         let raw = self
             .with_descriptor(|| self.raw.create(name))
-            .map_err(|error| Error::io("create", &path, error))?;
+            .map_err(|error| Error::io(IoOperation::Create, &path, error))?;
         self.record(None, Some(name));
         Ok(File { raw, path: path.into() })
     }
@@ -240,7 +237,7 @@ impl Dir {
         let path = self.path_of(name);
         let raw = self
             .with_descriptor(|| open(&*self.raw))
-            .map_err(|error| Error::io("open", &path, error))?;
+            .map_err(|error| Error::io(IoOperation::Open, &path, error))?;
         Ok(File { raw, path: path.into() })
     }
 
@@ -248,21 +245,25 @@ impl Dir {
     pub fn rename(&self, from: &str, to: &str) -> Result<()> {
         self.raw
             .rename(from, to)
-            .map_err(|error| Error::io("rename", &self.path_of(from), error))?;
+            .map_err(|error| Error::io(IoOperation::Rename, &self.path_of(from), error))?;
         self.record(Some(from), Some(to));
         Ok(())
     }
 
     /// Removes a name.
     pub fn remove(&self, name: &str) -> Result<()> {
-        self.raw.remove(name).map_err(|error| Error::io("remove", &self.path_of(name), error))?;
+        self.raw
+            .remove(name)
+            .map_err(|error| Error::io(IoOperation::Remove, &self.path_of(name), error))?;
         self.record(Some(name), None);
         Ok(())
     }
 
     /// The number of free bytes.
     pub fn free_bytes(&self) -> Result<u64> {
-        self.raw.free_bytes().map_err(|error| Error::io("measure", &self.raw.path(), error))
+        self.raw
+            .free_bytes()
+            .map_err(|error| Error::io(IoOperation::Measure, &self.raw.path(), error))
     }
 
     /// The id of the machine's current boot; zeros if unknown.
@@ -297,7 +298,7 @@ impl Dir {
     #[track_caller]
     pub fn sync(&self) -> Result<()> {
         let site = Location::caller();
-        self.raw.sync(site).map_err(|error| Error::io("sync", &self.raw.path(), error))
+        self.raw.sync(site).map_err(|error| Error::io(IoOperation::Sync, &self.raw.path(), error))
     }
 }
 
@@ -328,7 +329,7 @@ impl File {
 
     /// Its length in bytes.
     pub fn len(&self) -> Result<u64> {
-        self.raw.len().map_err(|error| Error::io("measure", &self.path, error))
+        self.raw.len().map_err(|error| Error::io(IoOperation::Measure, &self.path, error))
     }
 
     /// Exactly `len` bytes at `offset`. A file that ends before is damaged: callers read only what
@@ -350,18 +351,20 @@ impl File {
                     format!("the file ends before the {wanted} bytes that must be here"),
                 )
             }
-            _ => Error::io("read", &self.path, error),
+            _ => Error::io(IoOperation::Read, &self.path, error),
         })
     }
 
     /// Writes all of `bytes` at `offset`.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.raw.write_at(offset, bytes).map_err(|error| Error::io("write", &self.path, error))
+        self.raw
+            .write_at(offset, bytes)
+            .map_err(|error| Error::io(IoOperation::Write, &self.path, error))
     }
 
     /// Sets the length.
     pub fn set_len(&self, len: u64) -> Result<()> {
-        self.raw.set_len(len).map_err(|error| Error::io("resize", &self.path, error))
+        self.raw.set_len(len).map_err(|error| Error::io(IoOperation::Resize, &self.path, error))
     }
 
     /// Makes bytes and length durable. After a failure the page cache may differ from the disk: the
@@ -369,6 +372,6 @@ impl File {
     #[track_caller]
     pub fn sync(&self) -> Result<()> {
         let site = Location::caller();
-        self.raw.sync(site).map_err(|error| Error::io("sync", &self.path, error))
+        self.raw.sync(site).map_err(|error| Error::io(IoOperation::Sync, &self.path, error))
     }
 }

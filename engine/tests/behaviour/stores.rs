@@ -1,7 +1,7 @@
 //! Stores that are dropped and created again (P2, P3, P6, P11): over power cuts, beside commits,
 //! flushes and merges, and their remains in memory, in the log and on the disk.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use strandline::clock::ManualClock;
 use strandline::vfs::Dir;
 use strandline::vfs::simulated::{Cut, Dice, Image, Model, Op, SimulatedDisk};
-use strandline::{Batch, Durability, Engine, Error, Limit, Store, Trim, World};
+use strandline::{Batch, Durability, Engine, Epoch, Error, Limit, Store, Trim, World};
 
 use crate::two_stores;
 use crate::world::{House, START_MS, soon};
@@ -92,7 +92,7 @@ fn watchers_of_a_dropped_store_become_ready_and_others_do_not() {
 #[test]
 fn each_store_of_a_name_has_its_own_epoch() {
     let house = House::new();
-    let mut epochs = BTreeSet::new();
+    let mut epochs = HashSet::new();
     for round in 0..12 {
         let engine = house.engine();
         epochs.insert(engine.create_store("box", None).expect("is made").epoch());
@@ -114,15 +114,11 @@ fn a_store_from_before_ids_were_counted_leaves_no_id_behind() {
     // As an earlier version did it: the highest id is above the counter of files.
     let engine = house.engine();
     let names: Vec<String> = (0..9).map(|number| format!("s{number}")).collect();
-    let epochs: BTreeSet<String> = names
-        .iter()
-        .map(|name| engine.create_store(name, None).expect("is made").epoch())
-        .collect();
+    let epochs: HashSet<Epoch> =
+        names.iter().map(|name| engine.create_store(name, None).expect("is made").epoch()).collect();
     names.iter().for_each(|name| engine.drop_store(name, true).expect("is dropped"));
-    let again: BTreeSet<String> = names
-        .iter()
-        .map(|name| engine.create_store(name, None).expect("is made").epoch())
-        .collect();
+    let again: HashSet<Epoch> =
+        names.iter().map(|name| engine.create_store(name, None).expect("is made").epoch()).collect();
     assert_eq!(epochs.union(&again).count(), 18);
 }
 
@@ -192,7 +188,7 @@ const REFILLED: u64 = 5;
 const FLUSHED: u64 = 6;
 
 /// Epochs of the two stores, and the log of the disk.
-fn record_drop_and_create() -> (String, String, Vec<Op>) {
+fn record_drop_and_create() -> (Epoch, Epoch, Vec<Op>) {
     let house = House::new();
     let engine = house.engine();
     let messages = engine.store("messages").expect("is there");
@@ -231,7 +227,7 @@ fn open(image: &Image) -> Engine {
 }
 
 /// The content that an engine shows after a cut after the last mark.
-fn judge(engine: &Engine, mark: u64, old: &str, new: &str) {
+fn judge(engine: &Engine, mark: u64, old: Epoch, new: Epoch) {
     let messages = bodies(&engine.store("messages").expect("is there"), b"t");
     let least = [0, 0, 4, 4, 4, 5, 5][mark as usize];
     assert!(messages.len() >= least, "{messages:?} after {mark}");
@@ -266,10 +262,8 @@ fn judge(engine: &Engine, mark: u64, old: &str, new: &str) {
 
 /// Whether a store has the epoch, or one that began after a power cut took entries of relaxed
 /// durability.
-fn is_of(store: &Store, epoch: &str) -> bool {
-    let number =
-        |epoch: &str| epoch.rsplit('-').next().expect("a number").parse::<u64>().expect("a number");
-    (number(epoch)..number(epoch) + 2).contains(&number(&store.epoch()))
+fn is_of(store: &Store, epoch: Epoch) -> bool {
+    (epoch.number()..epoch.number() + 2).contains(&store.epoch().number())
 }
 
 #[test]
@@ -282,7 +276,7 @@ fn a_power_cut_at_any_point_of_a_drop_and_a_re_creation_leaves_one_state_or_the_
             mark = passed;
         }
         for cut in Cut::ALL {
-            judge(&open(&model.power_cut(cut, &mut Dice::new(cuts))), mark, &old, &new);
+            judge(&open(&model.power_cut(cut, &mut Dice::new(cuts))), mark, old, new);
             cuts += 1;
         }
     }

@@ -9,7 +9,7 @@ use strandline::{Limit, Page, Sequence, Verdict};
 
 use super::arguments::{heartbeat, integer, keyword, options};
 use super::place::{elsewhere, is_near};
-use super::read::{Answer, TimelineCursor};
+use super::read::{Answer, TimelineCursor, is_foreign};
 use super::reply::write_standing;
 use super::row::{Class, Command, Context, Done, Flow, Run};
 use crate::key::Key;
@@ -79,8 +79,7 @@ struct FollowStart {
 
 impl FollowStart {
     fn of(key: &Key, wanted: &FollowArguments) -> Result<FollowStart, Refusal> {
-        let foreign =
-            wanted.epoch.as_ref().is_some_and(|epoch| *epoch != key.store.epoch().as_bytes());
+        let foreign = wanted.epoch.as_ref().is_some_and(|epoch| is_foreign(epoch, key));
         let Answer { verdict, mut page } =
             TimelineCursor { after: wanted.after, foreign }.read(key, Limit::NOTHING)?;
         if foreign {
@@ -110,7 +109,7 @@ fn start(
         let engine = &context.shared.engine;
         context.connection.subscriptions.follow(engine, key, page.next, wanted.heartbeat)?;
     }
-    write_standing(verdict, &epoch, &page, 6, &mut context.connection.out);
+    write_standing(verdict, epoch, &page, 6, &mut context.connection.out);
     Ok(())
 }
 

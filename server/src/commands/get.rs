@@ -1,7 +1,7 @@
 //! Queries of one timeline: TL.GET, TL.LAST, TL.INFO, TL.SEQAT.
 
 use bytes::Bytes;
-use strandline::{Info, MAX_SEQUENCE};
+use strandline::{Epoch, Info, MAX_SEQUENCE};
 
 use super::arguments::integer;
 use super::place::{answer, entry_bytes, is_near};
@@ -51,11 +51,11 @@ fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     // It counts all entries, and the number of steps is not known in advance.
     let read = |key: &Key| Ok(key.store.info(key.name())?);
     answer(context, key, (false, 0), read, |info, key, out| {
-        write_info(info, &key.store.epoch(), out);
+        write_info(info, key.store.epoch(), out);
     })
 }
 
-fn write_info(info: &Info, epoch: &str, out: &mut Encoder) {
+fn write_info(info: &Info, epoch: Epoch, out: &mut Encoder) {
     out.map(8);
     out.field("first", info.first);
     out.field("last", info.last);
@@ -64,7 +64,7 @@ fn write_info(info: &Info, epoch: &str, out: &mut Encoder) {
     out.field("first_time", info.first_time_ms);
     out.field("last_time", info.last_time_ms);
     out.bulk("epoch");
-    out.bulk(epoch);
+    out.bulk(epoch.to_string());
     out.field("trimmed_to", info.trimmed_to);
 }
 

@@ -4,7 +4,7 @@
 //! Meanwhile its connection gets pushes as always.
 
 use bytes::Bytes;
-use strandline::{Limit, Page, Sequence, Verdict};
+use strandline::{Epoch, Limit, Page, Sequence, Verdict};
 
 use super::arguments::{Paging, integer, keyword, options};
 use super::place::{answer, in_one_slice, is_near, page_bytes};
@@ -52,11 +52,11 @@ fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     })?;
     let key = Key::find(&context.shared.engine, &arguments[0])?;
     let limit = paging.limit(&context.shared.limits);
-    let foreign = wanted.is_some_and(|wanted| wanted != key.store.epoch().as_bytes());
+    let foreign = wanted.is_some_and(|wanted| is_foreign(&wanted, &key));
     let cursor = TimelineCursor { after, foreign };
     let (near, bytes) = (is_near(&key, after.saturating_add(1), limit.entries)?, page_bytes(limit));
     let write =
-        |answer: &Answer, key: &Key, out: &mut Encoder| answer.write(&key.store.epoch(), out);
+        |answer: &Answer, key: &Key, out: &mut Encoder| answer.write(key.store.epoch(), out);
     let Some(block_ms) = block else {
         return answer(context, key, (near, bytes), move |key| cursor.read(key, limit), write);
     };
@@ -86,6 +86,12 @@ fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     watch(context, keys, block_ms, Attempt::Elsewhere(Box::new(attempt)))
 }
 
+/// Whether the text of an epoch is not that of the key's store.
+pub(super) fn is_foreign(wanted: &[u8], key: &Key) -> bool {
+    let epoch = std::str::from_utf8(wanted).ok().and_then(|text| text.parse().ok());
+    epoch != Some(key.store.epoch())
+}
+
 impl TimelineCursor {
     pub(super) fn read(self, key: &Key, limit: Limit) -> Result<Answer, Refusal> {
         if !self.foreign {
@@ -106,7 +112,7 @@ impl Answer {
         !self.page.entries.is_empty() || self.verdict != verdict_word(Verdict::Ok)
     }
 
-    pub(super) fn write(&self, epoch: &str, out: &mut Encoder) {
+    pub(super) fn write(&self, epoch: Epoch, out: &mut Encoder) {
         write_standing(self.verdict, epoch, &self.page, 7, out);
         out.bulk("entries");
         out.array(self.page.entries.len());

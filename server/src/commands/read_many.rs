@@ -218,7 +218,7 @@ impl Sweep {
             self.body_bytes += used_bytes;
             self.out.array(2);
             self.out.bulk(key.bytes());
-            answer.write(&key.store.epoch(), &mut self.out);
+            answer.write(key.store.epoch(), &mut self.out);
         }
         let most = self.query.most_frames;
         if self.out.len() as u64 - self.body_bytes > most {

@@ -1,6 +1,6 @@
 //! Parts of replies that several commands share.
 
-use strandline::{Entry, Page};
+use strandline::{Entry, Epoch, Page};
 
 use super::place::FRAME_BYTES;
 use super::row::{Context, Flow};
@@ -32,12 +32,12 @@ pub fn write_optional(entry: Option<&Entry>, out: &mut Encoder) {
 }
 
 /// Writes the head of a read's map, with `pairs` pairs in all: the verdict and the positions.
-pub fn write_standing(verdict: &str, epoch: &str, page: &Page, pairs: usize, out: &mut Encoder) {
+pub fn write_standing(verdict: &str, epoch: Epoch, page: &Page, pairs: usize, out: &mut Encoder) {
     out.map(pairs);
     out.bulk("verdict");
     out.bulk(verdict);
     out.bulk("epoch");
-    out.bulk(epoch);
+    out.bulk(epoch.to_string());
     out.field("first", page.first);
     out.field("last", page.last);
     out.field("next", page.next);

@@ -67,7 +67,7 @@ fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
     let mut clients = numbers(figures::clients(shared));
     clients.push(("maxclients".into(), shared.limits.max_clients.to_string()));
     let uptime_seconds = shared.now_ms().saturating_sub(shared.since_ms) / 1000;
-    let mut timelines: Facts = vec![("epoch".into(), shared.engine.epoch())];
+    let mut timelines: Facts = vec![("epoch".into(), shared.engine.epoch().to_string())];
     timelines.extend(numbers(shared.engine.stats().figures().collect()));
     let stores = figures::stores(shared)
         .into_iter()

@@ -21,7 +21,7 @@ const LOOKED_AT: usize = 256;
 /// Restarts the log if its mark does not name this history.
 pub fn check(engine: &Engine, [state, messages, pulled]: [&Store; 3]) -> Result<(), Error> {
     match state.last(names::LINES_MARK) {
-        Ok(Some(mark)) if mark.body == engine.epoch().as_bytes() => return Ok(()),
+        Ok(Some(mark)) if mark.body == engine.epoch().to_string().as_bytes() => return Ok(()),
         Ok(_) => {}
         Err(error) if error.is_damage() && has_its_times(messages, pulled) => return Ok(()),
         Err(error) if error.is_damage() => {}
@@ -47,7 +47,7 @@ pub fn check(engine: &Engine, [state, messages, pulled]: [&Store; 3]) -> Result<
 }
 
 fn mark_whole(engine: &Engine, state: &Store) -> Result<(), Error> {
-    let last = state.append(names::LINES_MARK, engine.epoch().as_bytes())?;
+    let last = state.append(names::LINES_MARK, engine.epoch().to_string().as_bytes())?;
     state.trim(names::LINES_MARK, Trim::Before(last)).map(drop)
 }
 

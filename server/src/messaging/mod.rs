@@ -272,11 +272,11 @@ impl Messaging {
 /// The history that cursors belong to: that of the engine, or another number if one of the stores
 /// that cursors refer to has begun another epoch.
 fn history(engine: &Engine, stores: [&Store; 4]) -> u64 {
-    let history = engine.epoch();
-    let begun = stores.into_iter().filter(|store| store.epoch() != history);
+    let epoch = engine.epoch();
+    let begun = stores.into_iter().filter(|store| store.epoch() != epoch);
     let mark =
         |store: &Store| names::digest(format!("{} {}", store.name(), store.epoch()).as_bytes());
-    begun.fold(u64::from_str_radix(&history, 16).unwrap_or(0), |mixed, store| mixed ^ mark(store))
+    begun.fold(epoch.history(), |mixed, store| mixed ^ mark(store))
 }
 
 /// How many copies are kept of the stores of ledgers. There is no other copy of a ledger, and every

@@ -28,7 +28,7 @@ use self::log::SalvagedLog;
 use self::timeline::{Data, SalvagedSegment, SalvagedTimeline};
 use crate::care::finding::Finding;
 use crate::care::target;
-use crate::error::{Error, Failure, Result};
+use crate::error::{Error, Failure, IoOperation, Result};
 use crate::format::block::Compression;
 use crate::format::header::{FileHeader, FileKind, file_header};
 use crate::format::manifest::{Live, SegmentRecord, StoreRecord};
@@ -74,7 +74,7 @@ pub fn salvage(
     check_store_names(first_stores.iter().copied())?;
     let (source, target) = (source.as_ref(), target.as_ref());
     let raw = DiskDirectory::open(source)
-        .map_err(|error| Error::io("open the directory", source, error))?;
+        .map_err(|error| Error::io(IoOperation::OpenDirectory, source, error))?;
     let source = Dir::new(Arc::new(raw));
     target::make(
         target,

@@ -409,8 +409,7 @@ fn replace(
 fn set_aside(state: &State, inputs: &[Arc<Segment>], error: Error) -> Failure {
     match &error {
         _ if error.is_shortage() => Failure::before(error),
-        Error::Corrupt { path, .. }
-        | Error::Io { path, doing: "read" | "open" | "measure", .. } => {
+        Error::Corrupt { path, .. } | Error::Io { path, .. } if error.is_damage() => {
             let number = path.file_name().and_then(|name| name.to_str()).and_then(segment::is_file);
             let view = state.view.load();
             // Replacing bodies may have been read from any segment of the store.

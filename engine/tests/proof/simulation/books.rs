@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use strandline::vfs::simulated::Op;
-use strandline::{Durability, Engine};
+use strandline::{Durability, Engine, Epoch};
 
 use super::{Key, START_MS, TTL_MS, fan_out};
 
@@ -67,7 +67,7 @@ pub enum Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shown {
     /// The epoch of its store.
-    pub epoch: String,
+    pub epoch: Epoch,
     pub last: u64,
     pub entries: Vec<(u64, Vec<u8>)>,
 }
@@ -171,7 +171,7 @@ pub struct Sighting {
     pub key: Key,
     pub sequence: u64,
     pub number: u64,
-    pub epoch: String,
+    pub epoch: Epoch,
 }
 
 /// The facts at a position.
@@ -179,7 +179,7 @@ pub struct Sighting {
 pub struct Books {
     pub now_ms: u64,
     /// By store, as the last open showed it.
-    pub epochs: BTreeMap<&'static str, String>,
+    pub epochs: BTreeMap<&'static str, Epoch>,
     /// Of all lives, separated by crashes.
     pub sightings: Vec<Sighting>,
     pub batches: BTreeMap<u64, Batch>,
@@ -295,12 +295,12 @@ impl Books {
 
     fn sighted(&mut self, key: &Key, sequence: u64) {
         let number = self.timeline(key).batches[sequence as usize - 1];
-        let epoch = self.epochs.get(key.0).expect("it was opened").clone();
+        let epoch = *self.epochs.get(key.0).expect("it was opened");
         self.sightings.push(Sighting { key: key.clone(), sequence, number, epoch });
     }
 
     fn opened(&mut self, shown: &Timelines) {
-        self.epochs.extend(shown.iter().map(|(key, shown)| (key.0, shown.epoch.clone())));
+        self.epochs.extend(shown.iter().map(|(key, shown)| (key.0, shown.epoch)));
         let last = |key: &Key| shown.get(key).map_or(0, |shown| shown.last);
         self.batches.retain(|_, batch| {
             let there =

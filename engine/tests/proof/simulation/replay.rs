@@ -169,12 +169,12 @@ fn parse(text: &str) -> Option<(Vec<Key>, Books, bool)> {
                 batch.sequences.push(number(3)?);
                 Arc::get_mut(&mut batch.sent)?.targets.push(key()?);
             }
-            "epoch" => drop(books.epochs.insert(store()?, (*words.get(2)?).to_string())),
+            "epoch" => drop(books.epochs.insert(store()?, words.get(2)?.parse().ok()?)),
             "sighting" => books.sightings.push(Sighting {
                 key: key()?,
                 sequence: number(3)?,
                 number: number(4)?,
-                epoch: (*words.get(5)?).to_string(),
+                epoch: words.get(5)?.parse().ok()?,
             }),
             _ => return None,
         }
