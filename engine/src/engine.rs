@@ -47,6 +47,7 @@ use crate::write::queue::{Seal, Submission};
 use crate::write::ticket::Ticket;
 
 /// The environment of an engine: its files and its clock. Tests simulate it.
+#[cfg(any(test, feature = "simulation"))]
 #[derive(Clone)]
 pub struct World {
     /// Its files.
@@ -55,6 +56,7 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
 }
 
+#[cfg(any(test, feature = "simulation"))]
 impl fmt::Debug for World {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("World").field("dir", &self.dir.path_of("")).finish_non_exhaustive()
@@ -109,14 +111,18 @@ impl Engine {
         let makes = options.create && !options.read_only;
         let raw = if makes { DiskDirectory::create(path) } else { DiskDirectory::open(path) };
         let raw = raw.map_err(|error| Error::io(IoOperation::OpenDirectory, path, error))?;
-        let world = World { dir: Dir::new(Arc::new(raw)), clock: Arc::new(SystemClock::new()) };
-        Engine::open_in(world, options)
+        Engine::open_with(Dir::new(Arc::new(raw)), Arc::new(SystemClock::new()), options)
     }
 
     /// Opens an engine in an environment that may be simulated.
+    #[cfg(any(test, feature = "simulation"))]
     pub fn open_in(world: World, options: Options) -> Result<Engine> {
+        Engine::open_with(world.dir, world.clock, options)
+    }
+
+    fn open_with(dir: Dir, clock: Arc<dyn Clock>, options: Options) -> Result<Engine> {
         options.check()?;
-        let opened = open::open(world.dir, world.clock, options)?;
+        let opened = open::open(dir, clock, options)?;
         Ok(Engine { running: Arc::new(Running::start(opened)?) })
     }
 
@@ -204,8 +210,7 @@ impl Engine {
 
     /// Changes the TTL of a store, as for [`StoreOptions::ttl`]. The new TTL also applies to
     /// existing entries. Entries that had expired stay expired, as far as sure time goes
-    /// ([`clock::SureTime`](crate::clock::SureTime)): a wall clock that jumped ahead removes
-    /// nothing for good.
+    /// ([`Engine::sure_now_ms`]): a wall clock that jumped ahead removes nothing for good.
     pub fn set_store_ttl(&self, name: &str, ttl: Option<Duration>) -> Result<()> {
         let ttl_ms = limit_ms(ttl)?;
         self.running.check_writable()?;
@@ -420,11 +425,16 @@ impl Engine {
     pub fn backup(&self, target: impl AsRef<Path>) -> Result<Backup> {
         let path = target.as_ref();
         let make = || self.state().dir.with_descriptor(|| DiskDirectory::create_noting(path));
-        target::make(path, make, |target| self.backup_in(target))
+        target::make(path, make, |target| self.back_up(target))
     }
 
     /// The same into a directory that may be simulated.
+    #[cfg(feature = "simulation")]
     pub fn backup_in(&self, target: &Dir) -> Result<Backup> {
+        self.back_up(target)
+    }
+
+    fn back_up(&self, target: &Dir) -> Result<Backup> {
         let target = self.state().dir.of_same_engine(target);
         let made =
             target::claim(&target, |target| backup::backup(self.state(), target, || self.flush()))?;

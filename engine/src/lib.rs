@@ -12,20 +12,65 @@
 //! * The number of timelines is not limited: a cold one costs no memory and no file. The engine is
 //!   synchronous and needs no async runtime; still, a [`Ticket`] is a future.
 //!
+//! [`metrics`](mod@metrics) lists what can be measured.
+//!
+//! ```
+//! # let dir = tempfile::tempdir().unwrap();
+//! use strandline::{Batch, Engine, Limit, Options};
+//!
+//! let engine = Engine::open(dir.path(), Options::default())?;
+//! let messages = engine.create_store("messages", 0)?;
+//! let inboxes = engine.create_store("inboxes", 0)?;
+//! let batch = Batch::new()
+//!     .append(&messages, "room", "hello")
+//!     .fan_out("hello in room", [(&inboxes, "ann"), (&inboxes, "bob")]);
+//! let receipt = engine.commit(batch)?;
+//! assert_eq!(receipt.sequences, [1, 1, 1]);
+//! assert_eq!(inboxes.read_after("bob", 0, Limit::entries(50))?.entries[0].body, "hello in room");
+//! # Ok::<(), strandline::Error>(())
+//! ```
+//!
+//! # Features
+//!
+//! No feature is on by default.
+//!
+//! * `simulation`: a simulated disk (`vfs::simulated`) and clock (`clock::ManualClock`), and the
+//!   functions that take them (`Engine::open_in`, `Engine::backup_in`, `restore_in`,
+//!   `salvage_in`), for the tests of embedders: power cuts, faults, full disks and lapse of time.
+//! * `internals`: the file formats, the files and the clock, for tools. **This feature is outside
+//!   semantic versioning:** its items may change in every version, as may the traits in `vfs` and
+//!   `clock`.
+//!
+//! # Platforms
+//!
+//! 64-bit Unix systems. Other targets do not compile.
+//!
+//! # Source
+//!
 //! To read the code, start with `write/commit.rs` for the write path, `read/page.rs` for the read
-//! path, and `recover/open.rs` for recovery, each from its heading down. The public modules are
-//! interfaces: [`vfs`] and [`clock`] let a test simulate the disk and the time,
-//! [`format`](mod@format) lets a tool read the files, and [`metrics`](mod@metrics) lists what can
-//! be measured.
+//! path, and `recover/open.rs` for recovery, each from its heading down.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![warn(missing_debug_implementations)]
 
+#[cfg(not(unix))]
+compile_error!("Strandline supports Unix systems only: it uses their file permissions and `pread`");
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("Strandline supports 64-bit targets only: it converts lengths of files to `usize`");
+
 mod care;
+#[cfg(any(feature = "simulation", feature = "internals"))]
 pub mod clock;
+#[cfg(not(any(feature = "simulation", feature = "internals")))]
+mod clock;
 mod engine;
 mod entry;
 mod error;
+#[cfg(feature = "internals")]
 pub mod format;
+#[cfg(not(feature = "internals"))]
+mod format;
 mod ids;
 mod locks;
 mod manifest;
@@ -44,24 +89,38 @@ mod stats;
 mod store;
 mod timeline;
 mod upkeep;
+#[cfg(any(feature = "simulation", feature = "internals"))]
 pub mod vfs;
+#[cfg(not(any(feature = "simulation", feature = "internals")))]
+mod vfs;
 mod wal;
 mod write;
 
-pub use care::backup::{Backup, restore, restore_in};
+#[cfg(feature = "simulation")]
+pub use care::backup::restore_in;
+pub use care::backup::{Backup, restore};
 pub use care::finding::Finding;
 pub use care::repair::Repair;
-pub use care::salvage::{Salvage, salvage, salvage_in};
+#[cfg(feature = "simulation")]
+pub use care::salvage::salvage_in;
+pub use care::salvage::{Salvage, salvage};
+#[cfg(feature = "internals")]
 pub use care::target::is_empty_directory;
 pub use care::verify::Verification;
-pub use engine::{Engine, World};
+#[cfg(feature = "simulation")]
+pub use engine::World;
+pub use engine::Engine;
 pub use entry::{Entry, Info, Limit, Lost, Page, Receipt, Sequences, Verdict};
 pub use error::{Error, ErrorKind, IoOperation, Result};
 pub use format::manifest::Copies;
+#[cfg(any(feature = "simulation", feature = "internals"))]
+pub use ids::BootId;
 pub use ids::{
-    BodyKey, BootId, Epoch, Lsn, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, MAX_STORES,
-    ParseEpochError, Sequence, StoreId, StoreKey, TimeMs, TimelineRef,
+    BodyKey, Epoch, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_SEQUENCE, MAX_STORES, ParseEpochError,
+    Sequence, StoreKey, TimeMs,
 };
+#[cfg(feature = "internals")]
+pub use ids::{Lsn, StoreId, TimelineRef};
 pub use notify::watch::Watcher;
 pub use options::{
     LEAST_OPEN_FILES, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_BODY_BYTES, NewStore, Options,
@@ -70,6 +129,7 @@ pub use options::{
 pub use recover::recovery::Recovery;
 pub use snapshot::Snapshot;
 pub use state::figures::StoreFigures;
+#[cfg(feature = "internals")]
 pub use state::refusals::OnceAMinute;
 pub use stats::Stats;
 pub use store::{AppendOptions, Entries, Store, StoreInfo, StoreOptions};

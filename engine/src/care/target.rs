@@ -63,6 +63,7 @@ pub fn claim<T>(target: &Dir, fill: impl FnOnce(&Dir) -> Result<T>) -> Result<T>
 
 /// Whether a directory can be filled without losing anything: it does not exist, or it is empty
 /// except for a lock file and the directory that `mkfs` creates.
+#[cfg(feature = "internals")]
 pub fn is_empty_directory(path: impl AsRef<Path>) -> bool {
     match DiskDirectory::open(path.as_ref()) {
         Ok(raw) => check_empty(&Dir::new(Arc::new(raw))).is_ok(),

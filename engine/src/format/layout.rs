@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 /// One field of a fixed layout, as the document shows it.
+#[cfg(feature = "internals")]
 #[derive(Debug)]
 pub struct Field {
     /// Its name in the code.
@@ -23,6 +24,7 @@ macro_rules! layout {
         #[allow(missing_docs, reason = "the meanings stand in TABLE")]
         pub mod $name {
             $crate::format::layout::layout!(@fields 0usize; $($field: $size;)*);
+            #[cfg(feature = "internals")]
             pub const TABLE: &[$crate::format::layout::Field] = &[$($crate::format::layout::Field {
                 name: stringify!($field), at: $field.start, size: $size, meaning: $meaning,
             }),*];
@@ -57,6 +59,7 @@ pub fn put(buffer: &mut [u8], field: Range<usize>, bytes: &[u8]) {
 }
 
 /// Renders a table for the document.
+#[cfg(feature = "internals")]
 pub fn markdown(table: &[Field]) -> String {
     let rows = table.iter().map(|field| {
         format!(

@@ -109,6 +109,7 @@ impl RunWriter {
     }
 
     /// Whether there is no entry yet.
+    #[cfg(feature = "internals")]
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }

@@ -207,6 +207,19 @@ impl Eq for dyn WatchKey + '_ {}
 ///
 /// [`Watcher::wait`] blocks a plain thread. A waker that is registered by [`Watcher::poll_ready`]
 /// is woken on the engine's wake thread, where it may do anything; see [`Ticket`](crate::Ticket).
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let engine = strandline::Engine::open(dir.path(), strandline::Options::default())?;
+/// use std::time::Duration;
+/// let rooms = engine.create_store("rooms", 0)?;
+/// let watcher = engine.watcher();
+/// watcher.watch(&rooms, "lobby", 7)?;
+/// rooms.append("lobby", "hello")?;
+/// assert!(watcher.wait(Duration::from_secs(10)));
+/// assert_eq!(watcher.ready(), [7]);
+/// # Ok::<(), strandline::Error>(())
+/// ```
 pub struct Watcher {
     table: Arc<WatchTable>,
     number: u64,

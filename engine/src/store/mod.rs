@@ -35,6 +35,22 @@ use crate::write::change;
 /// [`Error::StoreDropped`], even if a store with the same name was created again: that is a
 /// different store. After the engine was closed, each returns [`Error::Closed`]: another engine may
 /// have written to the directory since.
+///
+/// ```
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let engine = strandline::Engine::open(dir.path(), strandline::Options::default())?;
+/// use strandline::Limit;
+/// let inboxes = engine.create_store("inboxes", 0)?;
+/// for body in ["one", "two", "three"] {
+///     inboxes.append("ann", body)?;
+/// }
+/// let page = inboxes.read_after("ann", 1, Limit::entries(50))?;
+/// let unread: Vec<_> = page.entries.iter().map(|entry| &entry.body[..]).collect();
+/// assert_eq!(unread, [&b"two"[..], b"three"]);
+/// assert_eq!((page.first, page.last, page.next), (1, 3, 3));
+/// assert_eq!(inboxes.latest("ann", 1)?.entries[0].sequence, 3);
+/// # Ok::<(), strandline::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Store {
     pub(crate) running: Arc<Running>,

@@ -5,6 +5,7 @@ use crate::ids::{MAX_SEQUENCE, Sequence, TimeMs};
 
 /// The commit time of an entry, and its lifetime.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_field_names, reason = "all have the unit")]
 pub struct Times {
     /// Its timestamp. Never decreases inside a timeline.
     pub time_ms: TimeMs,

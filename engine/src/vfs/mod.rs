@@ -24,7 +24,9 @@
 
 mod descriptors;
 pub mod disk;
+#[cfg(any(test, feature = "simulation"))]
 pub mod simulated;
+#[cfg(any(test, feature = "simulation"))]
 mod space;
 
 use std::fmt;
