@@ -22,6 +22,31 @@
 //! Marks are the driver's own notes in the log ("batch 7 acknowledged"), ordered with the calls.
 //! The driver also decides which calls fail.
 //!
+//! ```
+//! use std::sync::Arc;
+//! use strandline::clock::ManualClock;
+//! use strandline::vfs::Dir;
+//! use strandline::vfs::simulated::{Cut, Dice, Image, Model, SimulatedDisk};
+//! use strandline::{Engine, Options, World};
+//!
+//! let open = |disk: &SimulatedDisk| {
+//!     let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+//!     let world = World { dir: Dir::new(Arc::new(disk.clone())), clock };
+//!     Engine::open_in(world, Options::default())
+//! };
+//! let disk = SimulatedDisk::new();
+//! let engine = open(&disk)?;
+//! engine.create_store("rooms", 0)?.append("lobby", "hello")?;
+//!
+//! // The power fails now, and all that was not synced is lost.
+//! let mut model = Model::from_image(&Image::default());
+//! disk.log().iter().for_each(|op| model.apply(op, None));
+//! let image = model.power_cut(Cut::Lost, &mut Dice::new(1));
+//! let engine = open(&SimulatedDisk::from_image(&image))?;
+//! assert_eq!(engine.store("rooms")?.end("lobby")?.0, 1, "what was acknowledged is there");
+//! # Ok::<(), strandline::Error>(())
+//! ```
+//!
 //! This folder does not know the engine. It is part of the library, not of the tests, because
 //! embedders test their own code with it.
 
