@@ -46,23 +46,6 @@ use crate::write::batch::{Batch, TargetList};
 use crate::write::queue::{Seal, Submission};
 use crate::write::ticket::Ticket;
 
-/// The environment of an engine: its files and its clock. Tests simulate it.
-#[cfg(any(test, feature = "simulation"))]
-#[derive(Clone)]
-pub struct World {
-    /// Its files.
-    pub dir: Dir,
-    /// Its clock.
-    pub clock: Arc<dyn Clock>,
-}
-
-#[cfg(any(test, feature = "simulation"))]
-impl fmt::Debug for World {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("World").field("dir", &self.dir.path_of("")).finish_non_exhaustive()
-    }
-}
-
 /// An open directory of timelines. It is cheap to clone; all methods may be called from any thread,
 /// and from wakers.
 ///
@@ -116,7 +99,7 @@ impl Engine {
 
     /// Opens an engine in an environment that may be simulated.
     #[cfg(any(test, feature = "simulation"))]
-    pub fn open_in(world: World, options: Options) -> Result<Engine> {
+    pub fn open_in(world: crate::world::World, options: Options) -> Result<Engine> {
         Engine::open_with(world.dir, world.clock, options)
     }
 
@@ -454,8 +437,9 @@ impl Engine {
         self.state().sure_now_ms()
     }
 
-    /// The history that the cursors of all stores belong to, with the number 0. It changes only when
-    /// an older state is restored; see [`Store::epoch`] for the other events that end an epoch.
+    /// The history that the cursors of all stores belong to, with the number 0. It changes only
+    /// when an older state is restored; see [`Store::epoch`] for the other events that end an
+    /// epoch.
     pub fn epoch(&self) -> Epoch {
         Epoch { history: self.state().history, number: 0 }
     }
@@ -502,6 +486,7 @@ mod tests {
 
     use super::*;
     use crate::vfs::simulated::{Op, SimulatedDisk};
+    use crate::world::World;
 
     #[test]
     fn a_panic_while_sealing_does_not_report_a_committed_batch_as_failed() {

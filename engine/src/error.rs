@@ -111,8 +111,8 @@ pub enum Error {
     /// the limit, or close other files. Nothing was changed; calls succeed again when there are
     /// descriptors, without a restart.
     #[error(
-        "too many open files (to {operation} {path}): raise the limit of the process (ulimit -n), or \
-         lower max_open_files"
+        "too many open files (to {operation} {path}): raise the limit of the process (ulimit -n), \
+         or lower max_open_files"
     )]
     TooManyFiles {
         /// What failed.

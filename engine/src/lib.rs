@@ -94,6 +94,8 @@ pub mod vfs;
 #[cfg(not(any(feature = "simulation", feature = "internals")))]
 mod vfs;
 mod wal;
+#[cfg(any(test, feature = "simulation"))]
+mod world;
 mod write;
 
 #[cfg(feature = "simulation")]
@@ -107,8 +109,6 @@ pub use care::salvage::{Salvage, salvage};
 #[cfg(feature = "internals")]
 pub use care::target::is_empty_directory;
 pub use care::verify::Verification;
-#[cfg(feature = "simulation")]
-pub use engine::World;
 pub use engine::Engine;
 pub use entry::{Entry, Info, Limit, Lost, Page, Receipt, Sequences, Verdict};
 pub use error::{Error, ErrorKind, IoOperation, Result};
@@ -133,6 +133,8 @@ pub use state::figures::StoreFigures;
 pub use state::refusals::OnceAMinute;
 pub use stats::Stats;
 pub use store::{AppendOptions, Entries, Store, StoreInfo, StoreOptions};
+#[cfg(feature = "simulation")]
+pub use world::World;
 pub use write::batch::{Batch, Durability, TargetList, Trim};
 pub use write::queue::Submission;
 pub use write::ticket::Ticket;

@@ -3,7 +3,7 @@
 /// The engine's floors, lowest first. A room is a file or a folder directly in `engine/src`.
 pub const FLOORS: &[(&str, &[&str])] = &[
     ("words", &["ids", "entry", "error", "locks", "timeline"]),
-    ("the outside world", &["vfs", "clock", "random", "options", "stats", "metrics"]),
+    ("the outside world", &["vfs", "clock", "random", "options", "stats", "metrics", "world"]),
     ("bytes", &["format"]),
     (STORES, &["wal", "memtable", "segment", "manifest", "notify"]),
     ("what the paths share", &["state"]),

@@ -15,14 +15,23 @@ pub const SECTOR_BYTES: usize = 512;
 #[derive(Clone, Debug)]
 #[allow(missing_docs, reason = "the fields are the arguments of the calls")]
 pub enum Op {
+    /// A new, empty file.
     Create { name: String, file: u64 },
+    /// Bytes at an offset.
     Write { file: u64, offset: u64, bytes: Bytes },
+    /// Another length.
     SetLen { file: u64, len: u64 },
+    /// A sync of a file that succeeded.
     Sync { file: u64, site: Site },
+    /// A sync of a file that failed.
     SyncFailed { file: u64 },
+    /// Another name for a file, which replaces the file that had it.
     Rename { from: String, to: String },
+    /// A name that was removed.
     Remove { name: String },
+    /// A sync of the directory that succeeded.
     SyncDir { site: Site },
+    /// A mark of the driver.
     Mark(u64),
 }
 
