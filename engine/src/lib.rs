@@ -19,8 +19,8 @@
 //! use strandline::{Batch, Engine, Limit, Options};
 //!
 //! let engine = Engine::open(dir.path(), Options::default())?;
-//! let messages = engine.create_store("messages", 0)?;
-//! let inboxes = engine.create_store("inboxes", 0)?;
+//! let messages = engine.create_store("messages", None)?;
+//! let inboxes = engine.create_store("inboxes", None)?;
 //! let batch = Batch::new()
 //!     .append(&messages, "room", "hello")
 //!     .fan_out("hello in room", [(&inboxes, "ann"), (&inboxes, "bob")]);

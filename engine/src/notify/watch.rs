@@ -212,7 +212,7 @@ impl Eq for dyn WatchKey + '_ {}
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let engine = strandline::Engine::open(dir.path(), strandline::Options::default())?;
 /// use std::time::Duration;
-/// let rooms = engine.create_store("rooms", 0)?;
+/// let rooms = engine.create_store("rooms", None)?;
 /// let watcher = engine.watcher();
 /// watcher.watch(&rooms, "lobby", 7)?;
 /// rooms.append("lobby", "hello")?;

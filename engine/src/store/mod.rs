@@ -40,7 +40,7 @@ use crate::write::change;
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let engine = strandline::Engine::open(dir.path(), strandline::Options::default())?;
 /// use strandline::Limit;
-/// let inboxes = engine.create_store("inboxes", 0)?;
+/// let inboxes = engine.create_store("inboxes", None)?;
 /// for body in ["one", "two", "three"] {
 ///     inboxes.append("ann", body)?;
 /// }

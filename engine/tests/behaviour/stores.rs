@@ -114,11 +114,15 @@ fn a_store_from_before_ids_were_counted_leaves_no_id_behind() {
     // As an earlier version did it: the highest id is above the counter of files.
     let engine = house.engine();
     let names: Vec<String> = (0..9).map(|number| format!("s{number}")).collect();
-    let epochs: HashSet<Epoch> =
-        names.iter().map(|name| engine.create_store(name, None).expect("is made").epoch()).collect();
+    let epochs: HashSet<Epoch> = names
+        .iter()
+        .map(|name| engine.create_store(name, None).expect("is made").epoch())
+        .collect();
     names.iter().for_each(|name| engine.drop_store(name, true).expect("is dropped"));
-    let again: HashSet<Epoch> =
-        names.iter().map(|name| engine.create_store(name, None).expect("is made").epoch()).collect();
+    let again: HashSet<Epoch> = names
+        .iter()
+        .map(|name| engine.create_store(name, None).expect("is made").epoch())
+        .collect();
     assert_eq!(epochs.union(&again).count(), 18);
 }
 

@@ -36,7 +36,7 @@
 //! };
 //! let disk = SimulatedDisk::new();
 //! let engine = open(&disk)?;
-//! engine.create_store("rooms", 0)?.append("lobby", "hello")?;
+//! engine.create_store("rooms", None)?.append("lobby", "hello")?;
 //!
 //! // The power fails now, and all that was not synced is lost.
 //! let mut model = Model::from_image(&Image::default());
