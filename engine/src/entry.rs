@@ -23,9 +23,8 @@ pub struct Entry {
     /// The start of its lifetime: `time_ms`, unless the wall clock had been ahead before the
     /// commit, or was behind then.
     pub start_ms: TimeMs,
-    /// The caller's bytes. Cheap to clone. A body keeps little more than itself in memory: a small
-    /// body shares at most 16 KiB with others of its page, a large one is at least half of its
-    /// allocation.
+    /// The caller's bytes. Cheap to clone. A body keeps little more than itself in memory: it
+    /// shares at most 32 KiB with others of its page, or it is at least half of its allocation.
     pub body: Bytes,
 }
 

@@ -83,7 +83,6 @@ mod read;
 mod recover;
 mod running;
 mod segment;
-mod snapshot;
 mod state;
 mod stats;
 mod store;
@@ -121,18 +120,17 @@ pub use ids::{
 };
 #[cfg(feature = "internals")]
 pub use ids::{Lsn, StoreId, TimelineRef};
-pub use notify::watch::Watcher;
+pub use notify::watch::{WatchEvent, Watcher};
 pub use options::{
     LEAST_OPEN_FILES, MAX_BATCH_BYTES, MAX_BATCH_OPERATIONS, MAX_BODY_BYTES, NewStore, Options,
     Wakers,
 };
 pub use recover::recovery::Recovery;
-pub use snapshot::Snapshot;
 pub use state::figures::StoreFigures;
 #[cfg(feature = "internals")]
 pub use state::refusals::OnceAMinute;
 pub use stats::Stats;
-pub use store::{AppendOptions, Entries, Store, StoreInfo, StoreOptions};
+pub use store::{AppendOptions, Entries, Snapshot, Store, StoreInfo, StoreOptions};
 #[cfg(feature = "simulation")]
 pub use world::World;
 pub use write::batch::{Batch, Durability, TargetList, Trim};

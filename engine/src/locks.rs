@@ -10,17 +10,17 @@
 #[cfg(not(all(test, loom)))]
 pub use parking_lot::{Condvar, Mutex, MutexGuard as Guard};
 #[cfg(not(all(test, loom)))]
-pub use std::sync::atomic::{AtomicBool, AtomicUsize};
+pub use std::sync::atomic::AtomicUsize;
 
 #[cfg(all(test, loom))]
-pub use modelled::{AtomicBool, AtomicUsize, Condvar, Guard, Mutex};
+pub use modelled::{AtomicUsize, Condvar, Guard, Mutex};
 
 #[cfg(all(test, loom))]
 mod modelled {
     use std::ops::{Deref, DerefMut};
     use std::time::Duration;
 
-    pub use loom::sync::atomic::{AtomicBool, AtomicUsize};
+    pub use loom::sync::atomic::AtomicUsize;
 
     const WHOLE: &str = "no thread of a model panics with a lock";
 

@@ -44,6 +44,11 @@ use crate::write::ticket::Ticket;
 
 const CLOSED: Error = Error::Closed { what: "the engine is closed: nothing can be written" };
 
+const FORKED: Error = Error::Closed {
+    what: "the process that opened the engine was forked, and the engine runs in that process: a \
+           child opens another directory, or engines are opened after the fork",
+};
+
 /// A running engine. It stops when its last handle is dropped.
 pub struct Running {
     pub state: Arc<State>,
@@ -52,6 +57,8 @@ pub struct Running {
     pub damage: Vec<Error>,
     pub recovery: Recovery,
     pub creating: Mutex<()>,
+    /// The process that opened it. The threads of an engine are not in a child of that process.
+    process: u32,
 }
 
 impl Running {
@@ -65,8 +72,15 @@ impl Running {
         let pipeline = Arc::new(Pipeline::new(committer, state.options.group_bytes()));
         let threads = Arc::new(Threads::start(&state, &pipeline, opened.lock)?);
         let (damage, recovery) = (opened.damage, opened.recovery);
-        let running =
-            Running { state, pipeline, threads, damage, recovery, creating: Mutex::default() };
+        let running = Running {
+            state,
+            pipeline,
+            threads,
+            damage,
+            recovery,
+            creating: Mutex::default(),
+            process: std::process::id(),
+        };
         if is_writable {
             let (pipeline, threads) = (&running.pipeline, &running.threads);
             let committing = pipeline.clone();
@@ -81,11 +95,18 @@ impl Running {
 
     /// An error if nothing may be written.
     pub fn check_writable(&self) -> Result<()> {
+        if self.is_forked() {
+            return Err(FORKED);
+        }
         match (self.state.options.read_only, self.state.is_closing()) {
             (true, _) => Err(Error::ReadOnly),
             (false, true) => Err(CLOSED),
             (false, false) => self.state.poison.check(),
         }
+    }
+
+    fn is_forked(&self) -> bool {
+        self.process != std::process::id()
     }
 
     /// Prepares a batch, and looks up what is in memory.
@@ -139,6 +160,9 @@ impl Running {
     /// Stops the engine. If everything that was in memory is in segments now, the next open has no
     /// log to read.
     pub fn close(&self, flushed: Result<()>) -> Result<()> {
+        if self.is_forked() {
+            return Err(FORKED);
+        }
         let stopped = self.threads.stop(flushed.is_ok());
         flushed.and(stopped)
     }
@@ -146,6 +170,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        if self.is_forked() {
+            // Files that this state would remove at its end belong to the other process.
+            return std::mem::forget(self.state.clone());
+        }
         if self.threads.is_worker_here() {
             self.state.wake.hand_over(vec![Waker::from(self.threads.clone())]);
         } else {

@@ -194,7 +194,7 @@ stats! {
     memtable_limit_bytes: u64,
     /// Memtables that wait for their flush.
     sealed_memtables: u64,
-    /// The memory of the cache of blocks.
+    /// The memory of the cache: decoded blocks, and index entries of timelines that were read.
     cache_bytes: u64,
     /// The current limit of [`Stats::cache_bytes`]: it is lower while memtables wait.
     cache_limit_bytes: u64,

@@ -249,8 +249,21 @@ impl<'a> RunReader<'a> {
     pub fn skip_below(&mut self, low: Sequence) {
         while self.remaining > 0 && self.sequence < low {
             let mut heads = self.heads;
-            let Some(head) = heads.varint().filter(|head| *head != 1) else { return };
+            let mut place = None;
+            let Some(mut head) = heads.varint() else { return };
+            if head == 1 {
+                let mut number = || heads.varint();
+                let (Some(0), Some(PLACE), Some(step), Some(inline)) =
+                    (number(), number(), number(), number())
+                else {
+                    return;
+                };
+                (place, head) = (Some(self.place.wrapping_add(step)), inline);
+            }
             if head & 1 == 1 {
+                if head == 1 || place.is_some() {
+                    return;
+                }
                 let Some(shared) = self.shared.checked_add((head >> 1) - 1) else { return };
                 self.shared = shared;
             } else {
@@ -267,6 +280,7 @@ impl<'a> RunReader<'a> {
                 (bodies.start, self.time_ms) = (end, time_ms);
             }
             self.heads = heads;
+            self.place = place.unwrap_or(self.place);
             self.sequence += 1;
             self.remaining -= 1;
         }
@@ -455,6 +469,9 @@ mod tests {
         let mut run = RunWriter::new(5, 1000);
         let times = |time_ms, start_ms, expire_at_ms| Times { time_ms, start_ms, expire_at_ms };
         for sequence in [5, 6, 7, 20, 21, 22] {
+            if sequence == 5 || sequence == 22 {
+                run.place(sequence, CommitPlace(4096 + sequence));
+            }
             match sequence {
                 6 => run.shared(6, 3, None),
                 7 => run.inline(7, times(1100, 1100, 2000), b"own expiry"),

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::ids::{Instance, StoreId, StoreKey, TimelineRef};
-use crate::locks::{AtomicBool, AtomicUsize, Condvar, Mutex};
+use crate::locks::{AtomicUsize, Condvar, Mutex};
 
 const SHARDS: usize = 16;
 
@@ -60,10 +60,32 @@ struct Watchers {
     closed: bool,
 }
 
+/// What happens to a timeline, as bits of a watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Happening {
+    Appended = 1,
+    Changed = 2,
+    Dropped = 4,
+}
+
+/// What happened to a watched timeline since the last report. Several commits are one event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WatchEvent {
+    /// The token of the watch.
+    pub token: u64,
+    /// Whether entries were appended.
+    pub appended: bool,
+    /// Whether entries were edited, trimmed or deleted.
+    pub changed: bool,
+    /// Whether its store was dropped.
+    pub dropped: bool,
+}
+
 struct Watch {
     token: u64,
-    /// Set by a mark, cleared when [`Watcher::ready`] returns the token.
-    ready: AtomicBool,
+    /// What happened, set by marks, and cleared when it is reported; 0: nothing.
+    happened: AtomicUsize,
     watcher: Arc<WatcherState>,
 }
 
@@ -103,12 +125,12 @@ impl WatchTable {
 
     /// Marks the watches of a timeline that advanced, wakes waiting threads, and adds the wakers
     /// that are to be woken to `woken`. The advance must be visible already.
-    pub fn publish(&self, timeline: TimelineRef<'_>, woken: &mut Vec<Waker>) {
+    pub fn publish(&self, timeline: TimelineRef<'_>, what: Happening, woken: &mut Vec<Waker>) {
         let shard = self.shard(timeline).lock();
         let Some(watches) = shard.get(&(timeline.store, timeline.name) as &dyn WatchKey) else {
             return;
         };
-        woken.extend(watches.iter().filter_map(Watch::mark));
+        woken.extend(watches.iter().filter_map(|watch| watch.mark(what)));
     }
 
     /// Marks the watches of all timelines of a store that was dropped; returns the wakers that are
@@ -118,7 +140,8 @@ impl WatchTable {
         for shard in &self.shards {
             let shard = shard.lock();
             let of_store = shard.iter().filter(|((of, _), _)| *of == store);
-            woken.extend(of_store.flat_map(|(_, watches)| watches).filter_map(Watch::mark));
+            let watches = of_store.flat_map(|(_, watches)| watches);
+            woken.extend(watches.filter_map(|watch| watch.mark(Happening::Dropped)));
         }
         woken
     }
@@ -154,8 +177,8 @@ impl WatcherState {
 impl Watch {
     /// Puts the token into its watcher's ready list, and returns the waker to wake; `None` if the
     /// token was there already or there is no waker.
-    fn mark(self: &Arc<Watch>) -> Option<Waker> {
-        if self.ready.swap(true, Ordering::AcqRel) {
+    fn mark(self: &Arc<Watch>, what: Happening) -> Option<Waker> {
+        if self.happened.fetch_or(what as usize, Ordering::AcqRel) != 0 {
             return None;
         }
         let mut inbox = self.watcher.inbox.lock();
@@ -242,7 +265,7 @@ impl Watcher {
         let mut shard = self.table.shard(timeline).lock();
         let watches = shard.entry(key).or_default();
         let Err(index) = self.index(watches, token) else { return Ok(()) };
-        let watch = Watch { token, ready: AtomicBool::new(false), watcher: self.state.clone() };
+        let watch = Watch { token, happened: AtomicUsize::new(0), watcher: self.state.clone() };
         watches.insert(index, Arc::new(watch));
         self.table.count.fetch_add(1, Ordering::AcqRel);
         drop(shard);
@@ -292,19 +315,31 @@ impl Watcher {
         })
     }
 
-    /// The tokens that became ready since the last call, once per watch: a token of several watches
-    /// may repeat. The advances that made them ready are visible to reads from now on.
-    pub fn ready(&self) -> Vec<u64> {
+    /// What happened since the last call, one event a watch: a token of several watches may repeat.
+    /// It is visible to reads from now on.
+    pub fn events(&self) -> Vec<WatchEvent> {
         let ready = std::mem::take(&mut self.state.inbox.lock().ready);
         ready
             .into_iter()
             .map(|watch| {
-                // Also an acquire: a mark that found the flag set, and so notified nobody, is of an
-                // advance that is visible from here on.
-                watch.ready.swap(false, Ordering::AcqRel);
-                watch.token
+                // Also an acquire: a mark that found the watch marked, and so notified nobody, is
+                // of an advance that is visible from here on.
+                let happened = watch.happened.swap(0, Ordering::AcqRel);
+                let has = |what: Happening| happened & what as usize != 0;
+                WatchEvent {
+                    token: watch.token,
+                    appended: has(Happening::Appended),
+                    changed: has(Happening::Changed),
+                    dropped: has(Happening::Dropped),
+                }
             })
             .collect()
+    }
+
+    /// The tokens of the [events](Watcher::events) since the last call, for a caller that reads
+    /// whatever happened.
+    pub fn ready(&self) -> Vec<u64> {
+        self.events().into_iter().map(|event| event.token).collect()
     }
 
     /// Ready if [`Watcher::ready`] would return something, and always if the watcher is closed;
@@ -322,7 +357,7 @@ impl Watcher {
         Poll::Pending
     }
 
-    /// Waits until something is ready, and returns what [`Watcher::ready`] returns; nothing if the
+    /// Waits until something happens, and returns what [`Watcher::events`] returns; nothing if the
     /// watcher is closed. Needs no runtime. One task waits at a time.
     ///
     /// ```
@@ -338,12 +373,13 @@ impl Watcher {
     /// let mut changed = std::pin::pin!(watcher.changed());
     /// assert!(changed.as_mut().poll(&mut context).is_pending());
     /// rooms.append(b"r", b"hi")?;
-    /// assert_eq!(changed.poll(&mut context), Poll::Ready(vec![7]));
+    /// let Poll::Ready(events) = changed.poll(&mut context) else { panic!("it was appended to") };
+    /// assert_eq!((events[0].token, events[0].appended, events[0].changed), (7, true, false));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub async fn changed(&self) -> Vec<u64> {
+    pub async fn changed(&self) -> Vec<WatchEvent> {
         std::future::poll_fn(|context| self.poll_ready(context.waker())).await;
-        self.ready()
+        self.events()
     }
 
     /// Blocks until something is ready (true), or the timeout has passed or the watcher is closed
@@ -396,7 +432,7 @@ mod tests {
 
     fn publish(table: &WatchTable, name: &[u8]) {
         let mut woken = Vec::new();
-        table.publish(TimelineRef { store: STORE.id, name }, &mut woken);
+        table.publish(TimelineRef { store: STORE.id, name }, Happening::Appended, &mut woken);
         woken.into_iter().for_each(Waker::wake);
     }
 
@@ -503,7 +539,7 @@ mod modelled {
 
     fn publish(table: &WatchTable) {
         let mut woken = Vec::new();
-        table.publish(HERE, &mut woken);
+        table.publish(HERE, Happening::Appended, &mut woken);
         woken.into_iter().for_each(Waker::wake);
     }
 

@@ -33,15 +33,17 @@ pub struct Turn {
 }
 
 impl Turns {
-    /// Waits until nobody else changes one of these timelines. All turns that a thread needs at the
-    /// same time are taken by one call: so no two threads wait for each other.
+    /// Waits until nobody else changes one of these timelines. The bits are taken in one order, and
+    /// who has all of them waits for no other turn: so no two callers wait for each other.
     pub fn change<'k>(&self, keys: impl IntoIterator<Item = Key<'k>>) -> Turn {
         let bits = keys.into_iter().fold(0, |bits, key| bits | 1 << ((key.hash >> 32) % 64));
         let mut taken = self.changing.bits.lock();
-        while *taken & bits != 0 {
-            self.changing.ended.wait(&mut taken);
+        for bit in (0..64).map(|place| 1 << place).filter(|bit| bits & bit != 0) {
+            while *taken & bit != 0 {
+                self.changing.ended.wait(&mut taken);
+            }
+            *taken |= bit;
         }
-        *taken |= bits;
         Turn { changing: self.changing.clone(), bits }
     }
 }

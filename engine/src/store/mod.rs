@@ -6,6 +6,7 @@
 mod append;
 mod entries;
 mod settings;
+mod snapshot;
 
 use std::fmt;
 use std::ops::RangeBounds;
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use append::AppendOptions;
 pub use entries::Entries;
 pub use settings::{StoreInfo, StoreOptions};
+pub use snapshot::Snapshot;
 
 use crate::entry::{Entry, Info, Limit, Page, Receipt};
 use crate::error::{Error, Result};
@@ -22,7 +24,6 @@ use crate::ids::{BodyKey, Epoch, Sequence, StoreId, StoreKey, TimeMs, TimelineRe
 use crate::read::list;
 use crate::read::{Reading, page};
 use crate::running::Running;
-use crate::snapshot::Snapshot;
 use crate::state::moment::{HeldMoment, Moment};
 use crate::timeline::check_name;
 use crate::write::batch::{Batch, Trim, original, stands_for};

@@ -3,7 +3,8 @@
 //!
 //! The entries of a page come block by block, and their bodies are slices of the blocks. When the
 //! next block begins, the number of bytes that the page takes of the last one is known: if that is
-//! less than a quarter of the block, copies that share memory of their own replace the slices.
+//! less than a quarter of the block, or the block is large, copies that share memory of their own
+//! replace the slices. A body that is most of a large block stays a slice.
 //!
 //! This file does not know which entries are in a page.
 
@@ -40,6 +41,9 @@ impl Offered<'_> {
 
 /// A page takes at least this part of a block that its bodies are slices of.
 const LEAST_PART: usize = 4;
+
+/// The maximum size of a block that several bodies of a page share.
+const SHARED_BYTES: usize = 2 * PIECE_BYTES;
 
 /// The bodies of the entries that were taken.
 #[derive(Debug, Default)]
@@ -85,10 +89,12 @@ impl PageBodies {
         let part_bytes = std::mem::take(&mut self.part_bytes);
         let first = std::mem::replace(&mut self.first, entries.len());
         if let Memory::Block(_, block_bytes) = self.source {
-            if part_bytes >= block_bytes / LEAST_PART {
+            if part_bytes >= block_bytes / LEAST_PART && block_bytes <= SHARED_BYTES {
                 return;
             }
-            for entry in entries[first..].iter_mut().filter(|entry| !is_small(entry)) {
+            let is_little =
+                |entry: &&mut Entry| !is_small(entry) && entry.body.len() < block_bytes / 2;
+            for entry in entries[first..].iter_mut().filter(is_little) {
                 entry.body = Bytes::copy_from_slice(&entry.body);
             }
         }
@@ -149,6 +155,16 @@ mod tests {
         let lengths: Vec<usize> = bodies.iter().map(Bytes::len).collect();
         assert_eq!(lengths, [3000, 2000, 2393]);
         assert!(bodies[2].iter().all(|byte| *byte == 2));
+    }
+
+    #[test]
+    fn a_small_body_does_not_keep_a_large_block() {
+        let block = Bytes::from(vec![1; 100_000]);
+        let bodies = page(&[(&block, 0..10), (&block, 10..90_000), (&block, 90_000..96_000)]);
+        let is_slice = |body: &Bytes| block.as_ptr_range().contains(&body.as_ptr());
+        let slices: Vec<bool> = bodies.iter().map(is_slice).collect();
+        assert_eq!(slices, [false, true, false]);
+        assert_eq!(bodies.iter().map(Bytes::len).sum::<usize>(), 96_000);
     }
 
     #[test]

@@ -184,7 +184,7 @@ impl<'v> Collector<'v> {
             return !self.taken.more;
         }
         self.taken.last_body = own.place;
-        if self.sight.is_unchanged() {
+        if self.bodies != BodyMode::Unread && self.sight.is_unchanged() {
             return self.take_entry(sequence, times, body);
         }
         self.take_shown(sequence, times, own, Ok(body))
@@ -366,7 +366,7 @@ impl<'v> Collector<'v> {
     /// continue after damage.
     pub fn take(&mut self) -> Result<Collected> {
         self.ranges = 0;
-        self.kept.settle(&mut self.taken.entries);
+        std::mem::take(&mut self.kept).settle(&mut self.taken.entries);
         let taken = std::mem::take(&mut self.taken);
         self.failure.take().map_or(Ok(taken), Err)
     }

@@ -14,9 +14,10 @@ use crate::error::{Error, Failure, Result};
 use crate::ids::{FileNumber, Lsn, TimeMs};
 use crate::memtable::{Group, Memtable};
 use crate::metrics::FSYNC;
+use crate::notify::watch::Happening;
 use crate::options::Wakers;
 use crate::state::State;
-use crate::timeline::Times;
+use crate::timeline::{Key, Times};
 use crate::wal::Wal;
 use crate::write::commit::{Committer, Environment};
 use crate::write::decide::Ground;
@@ -147,8 +148,15 @@ impl Environment for Active {
             body_bytes += batch.body_bytes();
             removed += batch.removed;
             if !idle {
-                let timelines = batch.named().chain(batch.listed());
-                timelines.for_each(|key| self.state.watch.publish(key.timeline, woken));
+                let mut publish = |key: Key<'_>, what| {
+                    self.state.watch.publish(key.timeline, what, woken);
+                };
+                let (named, targets) = (batch.named(), batch.targets.len());
+                for (number, key) in named.enumerate() {
+                    let is_append = number < targets;
+                    publish(key, if is_append { Happening::Appended } else { Happening::Changed });
+                }
+                batch.listed().for_each(|key| publish(key, Happening::Appended));
             }
         }
         let counters = &self.state.counters;

@@ -146,7 +146,7 @@ impl<K: Known> Decision<'_, '_, K> {
     /// Commits or refuses one batch.
     fn on_batch(&mut self, submitted: &Submission, slots: &mut Vec<SlotId>) -> Result<Receipt> {
         let (batch, time_ms) = (&submitted.batch, self.times.time_ms);
-        if batch.is_nothing() {
+        if batch.is_nothing() && batch.bases.is_empty() {
             return Ok(Receipt { time_ms, ..Receipt::default() });
         }
         if !batch.frees_only() {
@@ -160,6 +160,9 @@ impl<K: Known> Decision<'_, '_, K> {
             return Ok(receipt);
         }
         self.check(submitted, slots.first())?;
+        if batch.is_nothing() {
+            return Ok(Receipt { time_ms, ..Receipt::default() });
+        }
         let mut sequences = self.sequences(batch, slots)?;
         let (given, chosen) = (sequences.len(), batch.conditions.sequence.is_some());
         // The ends of the timelines that the batch changes follow, for a recovery that cannot look

@@ -25,7 +25,7 @@ use crate::state::State;
 use crate::state::turns::Turn;
 use crate::state::view::View;
 use crate::timeline::Key;
-use crate::write::batch::{Batch, Listed, Prepared};
+use crate::write::batch::{Batch, Change, Listed, Prepared};
 use crate::write::hints::{Hints, IdHint};
 use crate::write::removal;
 use crate::write::ticket::{Fill, Ticket};
@@ -60,33 +60,22 @@ pub struct Submission {
     /// The earlier use of its id, as far as the active memtable does not know it.
     pub(crate) id: Option<IdHint>,
     pub(crate) is_cold: bool,
-    /// A batch with removals that are not found yet: nothing of it is prepared.
-    pub(crate) unfound: Option<Box<Batch>>,
     /// Its turn to change the timelines that it removes from, until the commit is visible.
+    #[expect(dead_code, reason = "it is held, not read")]
     pub(crate) turn: Option<Turn>,
 }
 
 impl Submission {
     /// Whether something that the commit needs must be read from the disk: the end of a timeline,
-    /// the use of an id, or what a trim or a delete removes.
-    /// [`Engine::look_up`](crate::Engine::look_up) does this. Without it, the commit does it, while
-    /// all other commits wait; a batch that removes entries is refused.
+    /// or the use of an id. [`Engine::look_up`](crate::Engine::look_up) does this. Without it, the
+    /// commit does it, while all other commits wait.
     pub fn is_cold(&self) -> bool {
         self.is_cold
     }
 
     /// Refuses a batch that was prepared for another opening of an engine.
     pub(crate) fn of(self, instance: Instance) -> Result<Submission> {
-        if self.instance != instance {
-            return Err(Error::foreign_store());
-        }
-        if self.unfound.is_some() {
-            return Err(Error::invalid(
-                "a batch with a trim or a delete is looked up before it is queued: call \
-                 Engine::look_up",
-            ));
-        }
-        Ok(self)
+        if self.instance == instance { Ok(self) } else { Err(Error::foreign_store()) }
     }
 
     pub(crate) fn nothing() -> Submission {
@@ -103,13 +92,6 @@ impl Submission {
     /// their ends, and the use of an id; those that need the disk stay unknown if it may not be
     /// read.
     pub(crate) fn look_up(&mut self, state: &State, may_read: bool) -> Result<()> {
-        if let Some(batch) = self.unfound.take_if(|_| may_read) {
-            let (batch, turn) = removal::find(state, *batch)?;
-            (self.batch, self.turn) = (prepared(state, batch)?, Some(turn));
-        }
-        if self.unfound.is_some() {
-            return Ok(());
-        }
         let (batch, view) = (&self.batch, state.view.load());
         let mut is_cold = false;
         let mut add = |hints: &mut Hints, key| -> Result<()> {
@@ -162,7 +144,7 @@ impl Submission {
             + batch.tail.len()
             + list_bytes
             + size_of_val(batch.targets.as_slice())
-            + size_of_val(batch.changes.as_slice())
+            + batch.changes.iter().map(Change::memory_bytes).sum::<usize>()
             + size_of_val(batch.bodies.as_slice())
             + self.hints.memory_bytes()
             + self.list_hints.memory_bytes()
@@ -383,21 +365,26 @@ impl Filling {
 
 /// Does the caller's part of a commit for a batch, except look-ups.
 pub fn prepare(state: &State, batch: Batch) -> Result<Submission> {
-    let instance = state.instance;
     if batch.has_removals() {
-        let unfound = Some(Box::new(batch));
-        return Ok(Submission { instance, unfound, is_cold: true, ..Submission::default() });
+        // Its turn must not wait for another call.
+        return Err(Error::invalid(
+            "what a trim or a delete removes is found when the batch is queued: use commit, submit \
+             or submit_all",
+        ));
     }
-    Ok(Submission { batch: prepared(state, batch)?, instance, ..Submission::default() })
+    let batch = batch.prepare(state.instance, &state.options, &state.hasher)?;
+    Ok(Submission { batch, instance: state.instance, ..Submission::default() })
 }
 
-fn prepared(state: &State, batch: Batch) -> Result<Prepared> {
-    batch.prepare(state.instance, &state.options, &state.hasher)
-}
-
-/// The same with look-ups, for a caller that may wait for the disk.
+/// The same with look-ups, for a caller that may wait for the disk and queues the batch next.
 pub fn prepare_and_look_up(state: &State, batch: Batch) -> Result<Submission> {
-    let mut submission = prepare(state, batch)?;
+    let (batch, turn) = if batch.has_removals() {
+        let (batch, turn) = removal::find(state, batch)?;
+        (batch, Some(turn))
+    } else {
+        (batch, None)
+    };
+    let mut submission = Submission { turn, ..prepare(state, batch)? };
     submission.look_up(state, true)?;
     Ok(submission)
 }

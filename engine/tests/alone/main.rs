@@ -2,6 +2,7 @@
 //! descriptors it may have, which threads it runs.
 //!
 //! * `counted` needs an allocator of its own, which counts for all threads;
+//! * `forked` forks the process;
 //! * `descriptors` lowers `ulimit -n`, and takes the descriptors that are left;
 //! * `spans` installs the subscriber of the process, which sees the engine's threads too;
 //! * `threads` expects that no thread of any engine is left.
@@ -13,6 +14,7 @@ mod counted;
 mod descriptors;
 #[path = "../disks/mod.rs"]
 mod disks;
+mod forked;
 mod spans;
 mod threads;
 #[path = "../two_stores/mod.rs"]

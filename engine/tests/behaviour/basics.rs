@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use strandline::{Batch, Engine, Error, ErrorKind, Limit, Options, Store, Verdict};
+use strandline::{
+    Batch, Engine, Error, ErrorKind, Limit, Options, Store, Trim, Verdict, WatchEvent, Watcher,
+};
 
 use crate::two_stores;
+use crate::world::House;
 
 fn small() -> Options {
     two_stores::options().memory_budget_bytes(1024 * 1024).wal_file_bytes(64 * 1024)
@@ -239,4 +242,36 @@ fn an_error_says_what_its_caller_can_do() {
     let messages = engine.store("messages").expect("m");
     let refused = messages.append("t", "x").expect_err("read-only");
     assert!(matches!(refused, Error::ReadOnly) && refused.kind() == ErrorKind::Ended);
+}
+
+#[test]
+fn an_event_says_what_happened_to_a_timeline() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    let other = engine.create_store("other", None).expect("is made");
+    let watcher = engine.watcher();
+    for (token, name) in [(1, b"a"), (2, b"b")] {
+        watcher.watch(&store, name, token).expect("is watched");
+    }
+    watcher.watch(&other, b"c", 3).expect("is watched");
+    let seen = |watcher: &Watcher| -> Vec<(u64, bool, bool, bool)> {
+        let mut events = watcher.events();
+        events.sort_by_key(|event| event.token);
+        let parts =
+            |event: &WatchEvent| (event.token, event.appended, event.changed, event.dropped);
+        events.iter().map(parts).collect()
+    };
+    store.append(b"a", b"x").expect("appends");
+    store.append(b"b", b"x").expect("appends");
+    assert_eq!(seen(&watcher), [(1, true, false, false), (2, true, false, false)]);
+    let batch = Batch::new().append(&store, b"a", b"y").trim(&store, b"b", Trim::Keep(0));
+    engine.commit(batch).expect("commits");
+    assert_eq!(seen(&watcher), [(1, true, false, false), (2, false, true, false)]);
+    // Several commits are one event.
+    store.append(b"a", b"z").expect("appends");
+    store.edit(b"a", 1, b"edited").expect("edits");
+    store.delete(b"a", &[2]).expect("deletes");
+    engine.drop_store("other", true).expect("is dropped");
+    assert_eq!(seen(&watcher), [(1, true, true, false), (3, false, false, true)]);
+    assert_eq!(seen(&watcher), []);
 }

@@ -104,22 +104,27 @@ fn removals_by_many_threads_remove_each_entry_once() {
 }
 
 #[test]
-fn a_prepared_removal_is_looked_up_before_it_is_queued() {
+fn a_removal_is_not_prepared_by_itself() {
     let house = House::new();
     let (engine, store) = house.open();
     fill(&store, b"t", 3);
-    let batch = || Batch::new().trim(&store, b"t", Trim::Keep(1));
-    let submission = engine.prepare(batch()).expect("a good batch");
-    assert!(submission.is_cold());
-    let refused = engine.submit_prepared([Ok(submission)]).remove(0);
-    assert!(matches!(refused, Err(Error::Invalid { .. })));
-    let mut dropped = engine.prepare(batch()).expect("a good batch");
-    engine.look_up(&mut dropped).expect("reads");
-    drop(dropped);
-    let mut submission = engine.prepare(batch()).expect("a good batch");
-    engine.look_up(&mut submission).expect("reads: the dropped one has left its turn");
-    let ticket = engine.submit_prepared([Ok(submission)]).remove(0).expect("is queued");
-    assert_eq!(ticket.wait().expect("commits").removed, 2);
+    let batch = Batch::new().append(&store, b"t", b"x").trim(&store, b"t", Trim::Keep(1));
+    let refused = engine.prepare(batch).expect_err("its turn would wait for another call");
+    assert!(refused.to_string().contains("use commit, submit or submit_all"), "{refused}");
+    assert_eq!(store.trim(b"t", Trim::Keep(1)).expect("its turn is free"), 2);
+}
+
+#[test]
+fn a_condition_holds_for_a_batch_that_finds_nothing_to_remove() {
+    let house = House::new();
+    let (engine, store) = house.open();
+    fill(&store, b"ledger", 7);
+    let batch = |last| {
+        let batch = Batch::new().trim(&store, b"t", Trim::Keep(0));
+        engine.commit(batch.if_last_of(&store, b"ledger", last))
+    };
+    assert_eq!(batch(7).expect("it holds").removed, 0);
+    assert!(matches!(batch(6), Err(Error::LastSequence { last: 7, .. })));
 }
 
 #[test]

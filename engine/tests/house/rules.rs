@@ -13,7 +13,7 @@ pub const FLOORS: &[(&str, &[&str])] = &[
     ("opening", &["recover"]),
     ("care", &["care"]),
     ("the running engine", &["running"]),
-    ("the front door", &["engine", "snapshot", "store", "lib"]),
+    ("the front door", &["engine", "store", "lib"]),
 ];
 
 pub const STORES: &str = "stores";

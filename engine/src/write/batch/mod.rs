@@ -73,6 +73,8 @@ pub struct Batch {
     changes: Vec<Change>,
     /// Those that are not found yet.
     removals: Vec<Removal>,
+    /// Whether it had some.
+    finds_removals: bool,
     /// The number of entries that the removals found.
     removed: u64,
     bodies: Few<AppendedBody>,
@@ -300,10 +302,10 @@ impl Batch {
         self.changes.push(Change { store: timeline.store, name: place_of(name), hash: 0, kind });
     }
 
-    /// The number of appends, one for each timeline, and of changes.
+    /// The number of appends, one for each timeline, and of changes; a trim or a delete counts twice.
     pub fn operations(&self) -> usize {
         let listed = self.list.as_ref().map_or(0, |listed| listed.list.len());
-        self.targets.len() + listed + self.changes.len() + self.removals.len()
+        self.targets.len() + listed + self.changes.len() + 2 * self.removals.len()
     }
 
     /// Sets a lifetime of their own for the entries appended from here on; `None`: only the store's
@@ -414,7 +416,8 @@ impl Batch {
                 "a last sequence or a chosen one needs an append that it concerns",
             ));
         }
-        if self.targets.is_empty() && self.changes.is_empty() && !self.bases.is_empty() {
+        let does_nothing = self.targets.is_empty() && self.changes.is_empty();
+        if does_nothing && !self.finds_removals && !self.bases.is_empty() {
             self.refuse(Error::invalid("a condition needs an append or a change that it concerns"));
         }
         if let Some(wrong) = self.wrong {

@@ -76,6 +76,17 @@ pub struct Change {
     pub kind: ChangeKind,
 }
 
+impl Change {
+    /// Its size in memory, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        let ranges = match &self.kind {
+            ChangeKind::Remove(ranges) => size_of_val(ranges.as_slice()),
+            ChangeKind::Trim(_) | ChangeKind::Edit(..) => 0,
+        };
+        size_of::<Change>() + ranges
+    }
+}
+
 /// The kind of a change.
 #[derive(Clone, Debug)]
 pub enum ChangeKind {

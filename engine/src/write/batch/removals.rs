@@ -59,14 +59,15 @@ impl Removal {
 }
 
 impl Batch {
-    /// Removes the start of a timeline, as it is before the batch: entries that the batch appends
-    /// stay, and [`Trim::Keep`] does not count them. Readers with a cursor below that get the
+    /// Removes the start of a timeline, as it is when the call that queues the batch reads it:
+    /// entries that this batch appends stay, as do those of batches that are still on their way,
+    /// and [`Trim::Keep`] does not count them. Readers with a cursor below that get the
     /// verdict [`Verdict::Trimmed`](crate::Verdict::Trimmed). Such a batch is durable on the disk
     /// whatever [`Batch::durability`] says.
     ///
     /// The number of readable entries that a batch removed is in [`Receipt::removed`]. A batch
-    /// removes from a timeline once. To find what is removed, the call that queues the batch reads;
-    /// it waits while another removal in the same timeline is on its way.
+    /// removes from a timeline once. The call that queues it may read the disk, and waits while
+    /// another change of the same timeline is on its way; so [`Engine::prepare`] refuses it.
     ///
     /// ```
     /// # let dir = tempfile::tempdir()?;
@@ -83,6 +84,7 @@ impl Batch {
     /// ```
     ///
     /// [`Receipt::removed`]: crate::Receipt::removed
+    /// [`Engine::prepare`]: crate::Engine::prepare
     #[must_use]
     pub fn trim(self, store: impl Into<StoreKey>, timeline: impl AsRef<[u8]>, trim: Trim) -> Batch {
         self.removal(store, timeline.as_ref(), Removed::Start(trim))
@@ -105,11 +107,6 @@ impl Batch {
 
     fn removal(mut self, store: impl Into<StoreKey>, name: &[u8], what: Removed) -> Batch {
         let Some(timeline) = self.timeline(store, name) else { return self };
-        if self.removals.iter().any(|removal| removal.timeline() == timeline) {
-            self.refuse(Error::invalid(
-                "a batch removes from a timeline once: commit a second batch for the other removal",
-            ));
-        }
         self.removals.push(Removal { store: timeline.store, name: name.to_vec(), what });
         self.check_count(0);
         self
@@ -123,12 +120,22 @@ impl Batch {
     /// Takes the removals, to be found. An id stands for them as they were asked for.
     pub(crate) fn take_removals(&mut self) -> Vec<Removal> {
         self.encoded_id = self.encode_id();
-        std::mem::take(&mut self.removals)
+        self.finds_removals = true;
+        let removals = std::mem::take(&mut self.removals);
+        let mut timelines: Vec<_> = removals.iter().map(Removal::timeline).collect();
+        timelines.sort_unstable();
+        if timelines.windows(2).any(|pair| pair[0] == pair[1]) {
+            self.refuse(Error::invalid(
+                "a batch removes from a timeline once: commit a second batch for the other removal",
+            ));
+        }
+        removals
     }
 
     /// Counts entries that were found, and are removed with the batch.
     pub(crate) fn count_removed(&mut self, count: u64) {
         self.removed += count;
+        self.check_size();
     }
 
     /// Fills the batch in a loop.

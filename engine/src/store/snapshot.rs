@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::Store;
+use crate::error::{Error, Result};
 use crate::running::Running;
 use crate::state::moment::HeldMoment;
 
@@ -22,7 +24,7 @@ use crate::state::moment::HeldMoment;
 /// let users = engine.create_store("users", None)?;
 /// let before = engine.snapshot();
 /// engine.commit(Batch::new().append(&rooms, b"r", b"hi").append(&users, b"u", b"hi"))?;
-/// assert_eq!(rooms.at(&before).end(b"r")?.0, 0);
+/// assert_eq!(before.store("rooms")?.end(b"r")?.0, 0);
 /// let after = engine.snapshot();
 /// assert_eq!((rooms.at(&after).end(b"r")?.0, users.at(&after).end(b"u")?.0), (1, 1));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -31,6 +33,18 @@ use crate::state::moment::HeldMoment;
 pub struct Snapshot {
     pub(crate) running: Arc<Running>,
     pub(crate) held: Arc<HeldMoment>,
+}
+
+impl Snapshot {
+    /// A store of now as of the snapshot: all methods that read show that moment. The same as
+    /// [`Store::at`].
+    pub fn store(&self, name: &str) -> Result<Store> {
+        let stores = self.running.state.stores.read();
+        let found = stores.iter().find(|store| store.name == name);
+        let id = found.map(|store| store.id).ok_or_else(|| Error::NoStore { name: name.into() })?;
+        let (running, at) = (self.running.clone(), Some(self.held.clone()));
+        Ok(Store { running, id, name: name.into(), at })
+    }
 }
 
 impl std::fmt::Debug for Snapshot {
