@@ -48,83 +48,82 @@ const SHARED_BYTES: usize = 2 * PIECE_BYTES;
 /// The bodies of the entries that were taken.
 #[derive(Debug, Default)]
 pub(super) struct PageBodies {
-    /// The memory that the bodies of the last entries are slices of.
-    source: Memory,
-    /// The index of the first entry from there, and the number of its bytes in the page.
+    /// The address and the length of the block that entries came from last; zeros: none.
+    block: (usize, usize),
+    /// The index of the first entry from there, and the number of bytes from there in the page.
     first: usize,
     part_bytes: usize,
-}
-
-/// Memory that bodies are slices of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Memory {
-    /// Of unknown sizes.
-    #[default]
-    Any,
-    /// A block, by its address, and its length.
-    Block(usize, usize),
+    /// The indexes of entries whose bodies are small slices of memory of unknown sizes.
+    loose: Vec<usize>,
 }
 
 impl PageBodies {
     /// The body of the entry that comes next in the page.
     #[inline]
     pub fn keep(&mut self, entries: &mut [Entry], body: Offered<'_>) -> Bytes {
-        let (source, body) = match body {
+        match body {
             Offered::Part(block, range) => {
-                (Memory::Block(block.as_ptr().addr(), block.len()), block.slice(range))
+                let block_at = (block.as_ptr().addr(), block.len());
+                if self.block != block_at {
+                    self.settle_block(entries);
+                    (self.block, self.first) = (block_at, entries.len());
+                }
+                self.part_bytes += range.len();
+                block.slice(range)
             }
-            Offered::Slice(bytes) => (Memory::Any, bytes),
-        };
-        if self.source != source {
-            self.settle(entries);
-            (self.source, self.first) = (source, entries.len());
+            Offered::Slice(bytes) => {
+                if bytes.len() <= SMALL_BYTES && !bytes.is_empty() {
+                    self.loose.push(entries.len());
+                }
+                bytes
+            }
         }
-        self.part_bytes += body.len();
-        body
     }
 
-    /// Replaces the bodies that were kept last by copies, unless they are a large part of their
-    /// memory.
-    pub fn settle(&mut self, entries: &mut [Entry]) {
+    /// Replaces the slices of the last block by copies, unless they are a large part of it.
+    fn settle_block(&mut self, entries: &mut [Entry]) {
+        let (_, block_bytes) = std::mem::take(&mut self.block);
         let part_bytes = std::mem::take(&mut self.part_bytes);
-        let first = std::mem::replace(&mut self.first, entries.len());
-        if let Memory::Block(_, block_bytes) = self.source {
-            if part_bytes >= block_bytes / LEAST_PART && block_bytes <= SHARED_BYTES {
-                return;
-            }
-            let is_little =
-                |entry: &&mut Entry| !is_small(entry) && entry.body.len() < block_bytes / 2;
-            for entry in entries[first..].iter_mut().filter(is_little) {
+        if part_bytes >= block_bytes / LEAST_PART && block_bytes <= SHARED_BYTES {
+            return;
+        }
+        for entry in &mut entries[self.first..] {
+            if entry.body.len() > SMALL_BYTES && entry.body.len() < block_bytes / 2 {
                 entry.body = Bytes::copy_from_slice(&entry.body);
             }
         }
-        copy_small(&mut entries[first..]);
+        self.loose.retain(|index| *index < self.first);
+        self.loose.extend(self.first..entries.len());
+    }
+
+    /// Completes the bodies of a page.
+    pub fn settle(mut self, entries: &mut [Entry]) {
+        self.settle_block(entries);
+        self.loose.retain(|index| (1..=SMALL_BYTES).contains(&entries[*index].body.len()));
+        copy(entries, &self.loose);
     }
 }
 
-fn is_small(entry: &Entry) -> bool {
-    entry.body.len() <= SMALL_BYTES
-}
-
-/// Replaces small bodies by copies, which share pieces of memory.
-fn copy_small(mut entries: &mut [Entry]) {
-    while !entries.is_empty() {
+/// Replaces bodies by copies, which share pieces of memory.
+fn copy(entries: &mut [Entry], mut indexes: &[usize]) {
+    while !indexes.is_empty() {
         let (mut count, mut bytes) = (0, 0);
-        for entry in &*entries {
-            let more = if is_small(entry) { entry.body.len() } else { 0 };
+        for index in indexes {
+            let more = entries[*index].body.len();
             if bytes + more > PIECE_BYTES {
                 break;
             }
             (count, bytes) = (count + 1, bytes + more);
         }
-        let (group, behind) = entries.split_at_mut(count);
+        let (group, behind) = indexes.split_at(count);
         let mut piece = Vec::with_capacity(bytes);
-        group.iter().filter(|entry| is_small(entry)).for_each(|entry| piece.extend(&entry.body));
+        group.iter().for_each(|index| piece.extend_from_slice(&entries[*index].body));
         let mut piece = Bytes::from(piece);
-        for entry in group.iter_mut().filter(|entry| is_small(entry)) {
-            entry.body = piece.split_to(entry.body.len());
+        for index in group {
+            let body = &mut entries[*index].body;
+            *body = piece.split_to(body.len());
         }
-        entries = behind;
+        indexes = behind;
     }
 }
 

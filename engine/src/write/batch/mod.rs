@@ -302,7 +302,8 @@ impl Batch {
         self.changes.push(Change { store: timeline.store, name: place_of(name), hash: 0, kind });
     }
 
-    /// The number of appends, one for each timeline, and of changes; a trim or a delete counts twice.
+    /// The number of appends, one for each timeline, and of changes. A trim or a delete counts
+    /// twice.
     pub fn operations(&self) -> usize {
         let listed = self.list.as_ref().map_or(0, |listed| listed.list.len());
         self.targets.len() + listed + self.changes.len() + 2 * self.removals.len()
