@@ -134,17 +134,23 @@ impl Engine {
     pub fn create_store_with(&self, name: &str, options: StoreOptions) -> Result<Store> {
         let StoreOptions { ttl, copies } = options;
         let ttl_ms = limit_ms(ttl)?;
+        let store = self.found_or_created(name, ttl_ms, copies)?;
+        if store.ttl_ms != ttl_ms {
+            return Err(Error::StoreExists { name: name.into(), ttl: limit_of(store.ttl_ms) });
+        }
+        self.store(name)
+    }
+
+    /// The store with this name, which is created with these settings if there is none.
+    fn found_or_created(&self, name: &str, ttl_ms: u64, copies: Copies) -> Result<StoreRecord> {
         check_store_name(name)?;
         self.running.check_writable()?;
         let _one_at_a_time = self.running.creating.lock();
-        match self.find_store(name) {
-            Some(store) if store.ttl_ms == ttl_ms => {}
-            Some(store) => {
-                return Err(Error::StoreExists { name: name.into(), ttl: limit_of(store.ttl_ms) });
-            }
-            None => stores::create(self.state(), name, ttl_ms, copies)?,
+        if let Some(store) = self.find_store(name) {
+            return Ok(store);
         }
-        self.store(name)
+        stores::create(self.state(), name, ttl_ms, copies)?;
+        self.find_store(name).ok_or_else(|| Error::NoStore { name: name.into() })
     }
 
     /// The store with this name, whatever its TTL. If there is none, it is created with this TTL,
@@ -165,12 +171,7 @@ impl Engine {
         if let Ok(store) = self.store(name) {
             return Ok(store);
         }
-        check_store_name(name)?;
-        self.running.check_writable()?;
-        let _one_at_a_time = self.running.creating.lock();
-        if self.find_store(name).is_none() {
-            stores::create(self.state(), name, ttl_ms, StoreOptions::default().copies)?;
-        }
+        self.found_or_created(name, ttl_ms, Copies::default())?;
         self.store(name)
     }
 

@@ -210,6 +210,22 @@ impl<'a> RunsOf<'a> {
             .ok_or_else(|| self.damaged(block_at, "the index refers to a run that is not there"))
     }
 
+    /// The run in a block, without most of what is below the wanted entries, and the maximum number
+    /// of these.
+    fn run_from<'b>(
+        &self,
+        block_at: &BlockAt,
+        block: &'b [u8],
+        wanted: &RangeInclusive<Sequence>,
+    ) -> Result<(RunReader<'b>, usize)> {
+        let mut run = self.run_in(block_at, block)?;
+        run.skip_below(*wanted.start());
+        let most = wanted.end().saturating_sub(*wanted.start()).saturating_add(1);
+        // A broken run may claim any number of entries; each takes a byte.
+        let most = run.remaining().min(most).min(block.len() as u64);
+        Ok((run, most as usize))
+    }
+
     /// Fails if a run was not read to its end.
     pub fn check_end(&self, block_at: &BlockAt, run: &RunReader<'_>) -> Result<()> {
         if run.remaining() == 0 {
@@ -258,10 +274,8 @@ impl<'a> RunsOf<'a> {
         out: &mut Collector<'_>,
     ) -> Result<bool> {
         let block = self.block(block_at)?;
-        let mut run = self.run_in(block_at, &block)?;
-        let most = wanted.end().saturating_sub(*wanted.start()).saturating_add(1);
-        out.reserve(run.remaining().min(most).min(block.len() as u64) as usize);
-        run.skip_below(*wanted.start());
+        let (mut run, most) = self.run_from(block_at, &block, &wanted)?;
+        out.reserve(most);
         while let Some((sequence, content)) = run.next_entry() {
             if sequence > *wanted.end() {
                 return Ok(false);
@@ -341,10 +355,8 @@ impl<'a> RunsOf<'a> {
         entries: &mut RunEntries,
     ) -> Result<()> {
         entries.block = self.block(block_at)?;
-        let mut run = self.run_in(block_at, &entries.block)?;
-        let most = wanted.end().saturating_sub(*wanted.start()).saturating_add(1);
-        entries.found.reserve(run.remaining().min(most).min(entries.block.len() as u64) as usize);
-        run.skip_below(*wanted.start());
+        let (mut run, most) = self.run_from(block_at, &entries.block, wanted)?;
+        entries.found.reserve(most);
         while let Some((sequence, content)) = run.next_entry() {
             if sequence > *wanted.end() {
                 return Ok(());

@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 
 use crate::entry::Limit;
 use crate::error::Result;
-use crate::ids::{MAX_SEQUENCE, Sequence, TimelineRef};
+use crate::ids::{MAX_SEQUENCE, Sequence};
 use crate::read::reading::Reading;
 use crate::state::State;
 use crate::state::turns::Turn;
@@ -38,10 +38,10 @@ const COUNTED: Limit =
 /// until the batch is committed or refused.
 pub fn find(state: &State, mut batch: Batch) -> Result<(Batch, Turn)> {
     let removals = batch.take_removals();
-    let turn = state.turns.change(removals.iter().map(|removal| state.key(removal.timeline())));
+    let keys: Vec<_> = removals.iter().map(|removal| state.key(removal.timeline())).collect();
+    let turn = state.turns.change(keys.iter().copied());
     let moment = state.view.moment();
-    for Removal { store, name, what } in &removals {
-        let key = state.key(TimelineRef { store: *store, name });
+    for (Removal { store, what, .. }, key) in removals.iter().zip(keys) {
         let reading = Reading::sure(state, &moment, key).around_damage(true);
         // Entries that are appended meanwhile are above this end, and stay.
         let end = reading.end()?;

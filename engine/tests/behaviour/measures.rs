@@ -1,5 +1,5 @@
-//! What a recorder of metrics gets: every metric of the table, each with the value of the figure
-//! that counts the same.
+//! A recorder of metrics gets every metric of the table, each with the value of the figure that
+//! counts the same.
 #![allow(clippy::cast_sign_loss, reason = "the values of metrics are not negative")]
 
 use std::collections::BTreeMap;

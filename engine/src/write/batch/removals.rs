@@ -1,5 +1,5 @@
-//! The removals of a batch, trims and deletes, as its caller asked for them. What they remove is
-//! found when the batch is prepared (`write/removal.rs`).
+//! The trims and deletes of a batch, as its caller asked for them. When the batch is queued,
+//! `write/removal.rs` finds the entries that they remove.
 //!
 //! This file does not know the content of any timeline.
 
