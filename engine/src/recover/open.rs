@@ -7,10 +7,11 @@
 //!    a first manifest, with the stores of the options;
 //! 3. open the segments that it names: damage is recorded in the segment, and is not fatal;
 //! 4. read the log from the checkpoint on into memtables; a torn tail is cut, damage refuses the
-//!    open;
-//! 5. begin a new writer epoch: copy the groups that may be only in the page cache into a new log
-//!    file, make it durable, record it in the manifest; if relaxed durability was recorded in
-//!    another boot, the stores concerned begin another epoch of their own (`relaxed`);
+//!    open; meanwhile copy the groups that may be only in the page cache into a new file, and make
+//!    it durable;
+//! 5. begin a new writer epoch: give that file its name, record it in the manifest; if relaxed
+//!    durability was recorded in another boot, the stores concerned begin another epoch of their own
+//!    (`relaxed`);
 //! 6. remove the files that are not needed: log files that end at or before the checkpoint or that
 //!    the new one replaces completely, segments that the manifest does not name, older manifests.
 //!
@@ -57,7 +58,7 @@ use crate::state::{
     Closing, CommitTimes, CurrentView, LogFiles, Merging, Poison, Progress, State, Turns,
 };
 use crate::vfs::{Dir, LOCK_NAME};
-use crate::wal::{self, Tail, Wal, WalFile};
+use crate::wal::{self, Tail, Unnamed, Wal, WalFile};
 use crate::write::relaxed;
 
 /// The size of the zeros in the first log file of an epoch: they are written at once, so that the
@@ -119,8 +120,12 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let names = dir.list()?;
     let mut manifest = load_manifest(&dir, &names, &options)?;
     let segments = open_segments(&dir, &manifest, &cache)?;
-    let Log { mut files, mut replay, mut tail, damage } =
-        read_log(&dir, &names, &manifest, segments, options.read_only)?;
+    let copy = (!options.read_only).then(|| Copy {
+        first_bytes: if has_space { FIRST_FILE_BYTES.min(options.wal_file_bytes) } else { 0 },
+        spare_bytes: FIRST_FILE_BYTES.min(options.wal_file_bytes),
+    });
+    let Log { mut files, mut replay, tail, copied, damage } =
+        read_log(&dir, &names, &mut manifest, segments, copy)?;
     let last_time_ms = replay.last_time_ms.max(manifest.live().last_time_ms);
     let own_starts =
         replay.own_starts || manifest.live().segments.iter().any(|record| record.own_starts);
@@ -131,11 +136,16 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let recovery =
         Recovery::new(replay.entries, settled.checkpoint, &tail, &mut settled, dir.boot_id());
     let mut wal = None;
-    if !options.read_only {
-        let first_bytes = if has_space { FIRST_FILE_BYTES.min(options.wal_file_bytes) } else { 0 };
-        let file_bytes = (first_bytes, options.wal_file_bytes);
-        let seen_ms = sure.now_ms(&*clock);
-        wal = Some(begin_epoch(&dir, &mut manifest, &mut files, &mut tail, file_bytes, seen_ms)?);
+    if let Some(copied) = copied {
+        let (file_bytes, seen_ms) = (options.wal_file_bytes, sure.now_ms(&*clock));
+        wal = Some(begin_epoch(
+            &dir,
+            &mut manifest,
+            copied,
+            (&mut files, &tail),
+            file_bytes,
+            seen_ms,
+        )?);
         remove_leftovers(&dir, &manifest, &mut files)?;
     }
     let whole = replay.whole_since(tail.whole_from);
@@ -266,6 +276,8 @@ struct Log {
     files: Vec<WalFile>,
     replay: Replay,
     tail: Tail,
+    /// The copy of what may not be durable, unless the open is read-only.
+    copied: Option<Unnamed>,
     /// The damage, if the open is read-only.
     damage: Vec<Error>,
 }
@@ -274,24 +286,27 @@ struct Log {
 fn read_log(
     dir: &Dir,
     names: &[String],
-    manifest: &Manifest,
+    manifest: &mut Manifest,
     segments: SegmentSet,
-    read_only: bool,
+    copy: Option<Copy>,
 ) -> Result<Log> {
-    let live = manifest.live();
-    let view =
-        View { active: Arc::new(Memtable::new(live.checkpoint)), sealed: Vec::new(), segments };
+    let (read_only, live) = (copy.is_none(), manifest.live());
+    let (checkpoint, log_file) = (live.checkpoint, live.log_file);
+    let view = View { active: Arc::new(Memtable::new(checkpoint)), sealed: Vec::new(), segments };
     let (log, mut damage) = wal::files(dir, names, manifest.engine_id(), read_only)?;
-    damage.extend(told_if(read_only, wal::check_last(dir, live.log_file, &log))?);
+    damage.extend(told_if(read_only, wal::check_last(dir, log_file, &log))?);
     let mut replay = Replay::new(view, live, read_only);
-    let mut tail = replay::replay(dir, &log, live.checkpoint, &mut replay)?;
-    if wal::is_end_missing(names, live.log_file, &log) {
+    let files: Vec<WalFile> = log.iter().map(|(file, _)| *file).collect();
+    let (mut tail, copied) = replay::replay(dir, &log, checkpoint, &mut replay, |tail| {
+        copy.map(|copy| copy.write(dir, manifest, &files, tail)).transpose()
+    })?;
+    if wal::is_end_missing(names, log_file, &log) {
         tail.whole_from = Lsn(u64::MAX);
     }
     damage.extend(tail.damage.iter().cloned());
     damage.extend(told_if(read_only, manifest.check_changes(tail.end))?);
     damage.iter().for_each(|error| tracing::error!(%error, "the log is damaged"));
-    Ok(Log { files: log.iter().map(|(file, _)| *file).collect(), replay, tail, damage })
+    Ok(Log { files, replay, tail, copied, damage })
 }
 
 /// A failed check refuses an open for writing; a read-only open returns the error to be reported.
@@ -302,43 +317,63 @@ fn told_if(read_only: bool, checked: Result<()>) -> Result<Option<Error>> {
     }
 }
 
-/// Step 5. The order matters: the new file is created first, so that the manifest never names one
-/// that does not exist.
+/// How the file is made that the log continues in.
+struct Copy {
+    /// The zeros that are written behind what is copied.
+    first_bytes: u64,
+    /// The space that the file has behind what is copied.
+    spare_bytes: u64,
+}
+
+impl Copy {
+    /// The second half of step 4: copies what may not be durable into a new file of the log, which
+    /// has no name yet.
+    fn write(
+        self,
+        dir: &Dir,
+        manifest: &mut Manifest,
+        wal_files: &[WalFile],
+        tail: &mut Tail,
+    ) -> Result<Unnamed> {
+        // A crash may have left a file with a number that no manifest knows.
+        let highest = wal_files.last().map_or(0, |file| file.number);
+        manifest.next_file().fetch_max(highest + 1, Ordering::Relaxed);
+        manifest.begin_epoch();
+        let needed = WAL_HEADER_BYTES + tail.unsynced.len() as u64;
+        let header = FileHeader {
+            version: VERSION,
+            kind: FileKind::Wal,
+            engine_id: manifest.engine_id(),
+            writer_epoch: manifest.writer_epoch(),
+            number: manifest.take_file_number(),
+            first: tail.durable.0,
+            second: needed.next_multiple_of(4096) + self.spare_bytes,
+            third: 0,
+        };
+        // Taken, not copied: it may be as large as a memtable.
+        let mut content = std::mem::take(&mut tail.unsynced);
+        let unsynced = content.len();
+        content.resize(unsynced + self.first_bytes as usize, 0);
+        match Unnamed::write(dir, &header, &content) {
+            // The zeros only make syncs faster.
+            Err(Error::DiskFull { .. }) => Unnamed::write(dir, &header, &content[..unsynced]),
+            written => written,
+        }
+    }
+}
+
+/// Step 5. The order matters: the new file gets its name first, so that the manifest never names
+/// one that does not exist.
 fn begin_epoch(
     dir: &Dir,
     manifest: &mut Manifest,
-    wal_files: &mut Vec<WalFile>,
-    tail: &mut Tail,
-    (first_bytes, wal_file_bytes): (u64, u64),
+    copied: Unnamed,
+    (wal_files, tail): (&mut Vec<WalFile>, &Tail),
+    wal_file_bytes: u64,
     sure_now_ms: TimeMs,
 ) -> Result<Wal> {
-    // A crash may have left a file with a number that no manifest knows.
-    let highest = wal_files.last().map_or(0, |file| file.number);
-    manifest.next_file().fetch_max(highest + 1, Ordering::Relaxed);
-    manifest.begin_epoch();
-    let needed = WAL_HEADER_BYTES + tail.unsynced.len() as u64;
-    let header = FileHeader {
-        version: VERSION,
-        kind: FileKind::Wal,
-        engine_id: manifest.engine_id(),
-        writer_epoch: manifest.writer_epoch(),
-        number: manifest.take_file_number(),
-        first: tail.durable.0,
-        second: needed.next_multiple_of(4096) + FIRST_FILE_BYTES.min(wal_file_bytes),
-        third: 0,
-    };
-    // Taken, not copied: it may be as large as a memtable.
-    let mut content = std::mem::take(&mut tail.unsynced);
-    let unsynced = content.len();
-    content.resize(unsynced + first_bytes as usize, 0);
-    let file = match wal::create(dir, &header, &content) {
-        // The zeros only make syncs faster.
-        Err(Failure::Refused(Error::DiskFull { .. })) => {
-            wal::create(dir, &header, &content[..unsynced])
-        }
-        made => made,
-    };
-    let file = file.map_err(Failure::into_error)?;
+    let header = copied.header().clone();
+    let file = copied.name().map_err(Failure::into_error)?;
     let named = manifest.commit(|live| {
         live.log_file = header.number;
         live.seen_ms = live.seen_ms.max(sure_now_ms);

@@ -8,14 +8,26 @@
 //! missing. A replayed memtable may be larger than the limit: it takes what was in the active and
 //! the sealed memtables before.
 //!
+//! A large log is read by a thread of its own, which also copies its end, while this thread applies
+//! what was read. A small one is not worth a thread.
+//!
+//! ```text
+//!  log reader   read and verify groups ──▶ copy what may not be durable
+//!                         │ groups, a few at a time
+//!  this thread            └──▶ apply their records
+//! ```
+//!
 //! This file does not know files, or where the log ends (`wal/reader.rs`).
 
 use std::collections::{HashMap, HashSet};
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 
 use bytes::Bytes;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, IoOperation, Result};
 use crate::format::manifest::Live;
 use crate::format::wal::Record;
 use crate::ids::{CommitPlace, Lsn, Sequence, StoreId, TimeMs, TimelineRef};
@@ -24,15 +36,88 @@ use crate::read::reading::Reading;
 use crate::state::view::View;
 use crate::timeline::{End, Floor, Key};
 use crate::vfs::Dir;
-use crate::wal::{self, Files, Tail};
+use crate::wal::{self, Files, ReadGroup, Tail, Taken};
 use crate::write::apply::{Flaw, Interpreter, Named, Sink};
 use crate::write::sequence::Allocator;
 
-/// Reads the log from `from` on.
-pub fn replay(dir: &Dir, log: &Files, from: Lsn, replay: &mut Replay) -> Result<Tail> {
-    wal::replay(dir, log, from, replay.continue_after_damage, &mut |lsn, record| {
-        replay.record(lsn, record).map_err(|what| damage(dir, log, lsn, what))
-    })
+/// The length of a log from which on it has a reader of its own.
+const LARGE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The bytes of groups that are handed over at once, and how often that may be done ahead.
+const HAND_OVER_BYTES: usize = 256 * 1024;
+const HANDED_AHEAD: usize = 8;
+
+/// Reads the log from `from` on, applies it, and copies its end. A large log is copied while it is
+/// applied: if a record turns out to be damaged, the copy is dropped.
+pub fn replay<C: Send>(
+    dir: &Dir,
+    log: &Files,
+    from: Lsn,
+    replay: &mut Replay,
+    copy: impl FnOnce(&mut Tail) -> Result<C> + Send,
+) -> Result<(Tail, C)> {
+    let go_on = replay.continue_after_damage;
+    let mut taken = Taken::new(go_on);
+    let mut apply = |group: &ReadGroup| {
+        taken.group(group, &mut |lsn, record| {
+            replay.record(lsn, record).map_err(|what| damage(dir, log, lsn, what))
+        })
+    };
+    let (mut tail, copied) = if length_from(log, from) < LARGE_BYTES {
+        let mut tail = wal::read(dir, log, from, go_on, &mut |group| apply(&group))?;
+        let copied = copy(&mut tail)?;
+        (tail, copied)
+    } else {
+        let read = |sender: SyncSender<Vec<ReadGroup>>| {
+            let mut tail = read_ahead(dir, log, from, go_on, &sender)?;
+            drop(sender);
+            let copied = copy(&mut tail)?;
+            Ok((tail, copied))
+        };
+        thread::scope(|scope| {
+            let (sender, groups) = sync_channel(HANDED_AHEAD);
+            let reader = thread::Builder::new()
+                .name("strandline-log-reader".into())
+                .spawn_scoped(scope, || read(sender))
+                .map_err(|error| Error::io(IoOperation::StartThread, &dir.path_of(""), error))?;
+            // If it is refused, the reader's next hand-over fails, and it stops.
+            let applied = groups.into_iter().flatten().try_for_each(|group| apply(&group));
+            let read = reader.join().unwrap_or_else(|panic| resume_unwind(panic));
+            applied.and(read)
+        })?
+    };
+    taken.add_to(&mut tail);
+    Ok((tail, copied))
+}
+
+/// The length of the part of the log's files that is to be read, as far as it is known.
+fn length_from(log: &Files, from: Lsn) -> u64 {
+    let ends = log.iter().map(|(file, header)| file.start.0 + header.second);
+    ends.max().unwrap_or(0).saturating_sub(from.0)
+}
+
+/// Reads the log, and hands its groups over.
+fn read_ahead(
+    dir: &Dir,
+    log: &Files,
+    from: Lsn,
+    go_on: bool,
+    sender: &SyncSender<Vec<ReadGroup>>,
+) -> Result<Tail> {
+    let (mut ready, mut bytes) = (Vec::new(), 0);
+    let mut hand_over = |group: Option<ReadGroup>| {
+        bytes += group.as_ref().map_or(HAND_OVER_BYTES, ReadGroup::bytes);
+        ready.extend(group);
+        if bytes < HAND_OVER_BYTES {
+            return Ok(());
+        }
+        bytes = 0;
+        // Only if the other thread has refused a record: its error is returned.
+        sender.send(std::mem::take(&mut ready)).map_err(|_| Error::Closed { what: "not applied" })
+    };
+    let tail = wal::read(dir, log, from, go_on, &mut |group| hand_over(Some(group)))?;
+    hand_over(None)?;
+    Ok(tail)
 }
 
 fn damage(dir: &Dir, log: &Files, lsn: Lsn, what: Wrong) -> Error {

@@ -49,10 +49,10 @@ mod writer;
 
 pub use prepare::Preparer;
 pub use reader::{
-    Files, Tail, TornTail, WalFile, check_last, damaged_record, files, is_end_missing, is_file,
-    replay,
+    Files, ReadGroup, Tail, Taken, TornTail, WalFile, check_last, damaged_record, files,
+    is_end_missing, is_file, read, replay,
 };
-pub use writer::{Wal, create};
+pub use writer::{Unnamed, Wal};
 
 use crate::ids::FileNumber;
 

@@ -132,20 +132,93 @@ fn read_header(dir: &Dir, engine: EngineId, number: FileNumber) -> Result<FileHe
     Ok(header)
 }
 
-/// Recovery's callback for each record: the lsn of its group, and the record.
-pub type OnRecord<'a> = &'a mut dyn FnMut(Lsn, &Record<'_>) -> Result<()>;
+/// A valid group of the log.
+#[derive(Debug)]
+pub struct ReadGroup {
+    lsn: Lsn,
+    engine: EngineId,
+    header: GroupHeader,
+    bytes: Bytes,
+}
 
-/// Reads the log from `checkpoint` to its end. With `go_on`, damage is collected and skipped
-/// instead of returned.
+impl ReadGroup {
+    /// Its length in the log.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn records(&self) -> Option<Vec<Record<'_>>> {
+        let payload = self.bytes.get(group_header::BYTES..)?;
+        decode_records(payload, self.header.records, self.engine, self.lsn)
+    }
+}
+
+/// The records of groups, and what was wrong with them.
+#[derive(Debug)]
+pub struct Taken {
+    go_on: bool,
+    damage: Vec<Error>,
+    whole_from: Lsn,
+}
+
+impl Taken {
+    /// With `go_on`, a record that cannot be applied is skipped.
+    pub fn new(go_on: bool) -> Taken {
+        Taken { go_on, damage: Vec::new(), whole_from: Lsn(0) }
+    }
+
+    /// Passes on the records of a group, each with the group's lsn.
+    pub fn group(
+        &mut self,
+        group: &ReadGroup,
+        on_record: &mut dyn FnMut(Lsn, &Record<'_>) -> Result<()>,
+    ) -> Result<()> {
+        for record in group.records().expect("the reader has decoded them") {
+            match on_record(group.lsn, &record) {
+                Err(error) if self.go_on && !error.is_shortage() => {
+                    self.damage.push(error);
+                    self.whole_from = self.whole_from.max(group.lsn.plus(1));
+                }
+                taken => taken?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what was wrong to the damage that the reader found.
+    pub fn add_to(self, tail: &mut Tail) {
+        tail.damage.extend(self.damage);
+        tail.whole_from = tail.whole_from.max(self.whole_from);
+    }
+}
+
+/// Reads the log from `checkpoint` to its end, and passes on its records. With `go_on`, damage, and
+/// records that were refused, are collected and skipped instead of returned.
 pub fn replay(
     dir: &Dir,
     files: &Files,
     checkpoint: Lsn,
     go_on: bool,
-    on_record: OnRecord<'_>,
+    on_record: &mut dyn FnMut(Lsn, &Record<'_>) -> Result<()>,
+) -> Result<Tail> {
+    let mut taken = Taken::new(go_on);
+    let on_group = &mut |group: ReadGroup| taken.group(&group, on_record);
+    let mut tail = read(dir, files, checkpoint, go_on, on_group)?;
+    taken.add_to(&mut tail);
+    Ok(tail)
+}
+
+/// Reads the log from `checkpoint` to its end, and passes on its groups, until one is refused. With
+/// `go_on`, damage is collected and skipped instead of returned.
+pub fn read(
+    dir: &Dir,
+    files: &Files,
+    checkpoint: Lsn,
+    go_on: bool,
+    on_group: &mut dyn FnMut(ReadGroup) -> Result<()>,
 ) -> Result<Tail> {
     let mut reader = LogReader {
-        on_record,
+        on_group,
         go_on,
         checkpoint,
         tail: Tail {
@@ -172,7 +245,7 @@ pub fn replay(
 }
 
 struct LogReader<'a> {
-    on_record: OnRecord<'a>,
+    on_group: &'a mut dyn FnMut(ReadGroup) -> Result<()>,
     go_on: bool,
     checkpoint: Lsn,
     tail: Tail,
@@ -218,10 +291,10 @@ impl LogReader<'_> {
         let mut at = file.start.max(self.checkpoint);
         loop {
             match log.group_at(at) {
-                Some((lsn, _, _)) if lsn >= limit => break,
-                Some((lsn, header, records)) => {
-                    self.group(&log, lsn, &header, &records)?;
-                    at = sector_up(lsn.plus(header.group_bytes()));
+                Some(group) if group.lsn >= limit => break,
+                Some(group) => {
+                    at = sector_up(group.lsn.plus(group.header.group_bytes()));
+                    self.group(group)?;
                 }
                 None => match self.gap(&log, at, next)? {
                     Some(further) => at = further,
@@ -233,26 +306,15 @@ impl LogReader<'_> {
         Ok(())
     }
 
-    fn group(
-        &mut self,
-        log: &LogBytes<'_>,
-        lsn: Lsn,
-        header: &GroupHeader,
-        records: &[Record<'_>],
-    ) -> Result<()> {
-        for record in records {
-            if let Err(error) = (self.on_record)(lsn, record) {
-                self.damaged(error, Some(lsn.plus(1)))?;
-            }
-        }
+    fn group(&mut self, group: ReadGroup) -> Result<()> {
+        let ReadGroup { lsn, header, bytes, .. } = &group;
         self.tail.end = sector_up(lsn.plus(header.group_bytes()));
         if self.tail.durable < header.durable {
             self.tail.durable = header.durable;
             self.groups.retain(|(kept, _)| *kept >= header.durable);
         }
-        let start = (lsn.0 - log.start.0) as usize;
-        self.groups.push((lsn, log.bytes.slice(start..start + header.group_bytes() as usize)));
-        Ok(())
+        self.groups.push((*lsn, bytes.clone()));
+        (self.on_group)(group)
     }
 
     /// Handles a position without a valid group. Returns the position at which the log continues
@@ -314,8 +376,6 @@ struct LogBytes<'a> {
     path: PathBuf,
 }
 
-type FoundGroup<'a> = (Lsn, GroupHeader, Vec<Record<'a>>);
-
 impl<'a> LogBytes<'a> {
     fn from(&self, lsn: Lsn) -> &'a [u8] {
         let at = (lsn.0 - self.start.0) as usize;
@@ -323,12 +383,13 @@ impl<'a> LogBytes<'a> {
     }
 
     /// The valid group at `lsn`.
-    fn group_at(&self, lsn: Lsn) -> Option<FoundGroup<'a>> {
+    fn group_at(&self, lsn: Lsn) -> Option<ReadGroup> {
         let bytes = self.from(lsn);
         let header = GroupHeader::decode(bytes, self.engine, lsn)?;
-        let payload = bytes.get(group_header::BYTES..)?.get(..header.payload_bytes)?;
-        let records = decode_records(payload, header.records, self.engine, lsn)?;
-        Some((lsn, header, records))
+        let bytes = self.bytes.slice_ref(bytes.get(..header.group_bytes() as usize)?);
+        let group = ReadGroup { lsn, engine: self.engine, header, bytes };
+        group.records()?;
+        Some(group)
     }
 
     /// The valid group headers after `at`.
@@ -398,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_shortage_while_a_record_is_replayed_is_not_damage() {
-        let mut take_none = |_: Lsn, _: &Record<'_>| Ok(());
+        let on_group = &mut |_| Ok(());
         let tail = Tail {
             end: Lsn(0),
             durable: Lsn(0),
@@ -407,9 +468,8 @@ mod tests {
             whole_from: Lsn(0),
             torn: None,
         };
-        let on_record = &mut take_none;
         let (go_on, checkpoint, groups) = (true, Lsn(0), Vec::new());
-        let mut reader = LogReader { on_record, go_on, checkpoint, tail, groups };
+        let mut reader = LogReader { on_group, go_on, checkpoint, tail, groups };
         let path = std::path::PathBuf::from("seg-000000000001.dat");
         let full = Error::DiskFull { path: path.clone() };
         assert!(matches!(reader.damaged(full, None), Err(Error::DiskFull { .. })));

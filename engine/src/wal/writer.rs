@@ -227,21 +227,57 @@ impl Wal {
 
 /// Creates a log file with `groups` at its start, and gives it its final name when all of it is
 /// durable.
-///
-/// It is not filled with zeros (see `prepare`): only its final length is set, so that a truncated
-/// file is detected.
-pub fn create(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<File, Failure> {
-    let temporary = temporary_name(header.number);
-    let _ = dir.remove(&temporary);
-    let file = dir.create(&temporary).map_err(Failure::before)?;
-    let write = || {
+fn create(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<File, Failure> {
+    Unnamed::write(dir, header, groups).map_err(Failure::before)?.name()
+}
+
+/// A durable log file that is not part of the log yet. If it gets no name, it is removed.
+#[derive(Debug)]
+pub struct Unnamed {
+    dir: Dir,
+    header: FileHeader,
+    /// `None` once it has its name.
+    file: Option<File>,
+}
+
+impl Unnamed {
+    /// Writes a log file with `groups` at its start.
+    ///
+    /// It is not filled with zeros (see `prepare`): only its final length is set, so that a
+    /// truncated file is detected.
+    pub fn write(dir: &Dir, header: &FileHeader, groups: &[u8]) -> Result<Unnamed> {
+        let temporary = temporary_name(header.number);
+        let _ = dir.remove(&temporary);
+        let file = dir.create(&temporary)?;
+        let unnamed = Unnamed { dir: dir.clone(), header: header.clone(), file: Some(file) };
+        let file = unnamed.file.as_ref().expect("it has no name yet");
         file.set_len(header.second)?;
         file.write(0, &header.encode())?;
         file.write(WAL_HEADER_BYTES, groups)?;
-        file.sync()
-    };
-    give_name(dir, &temporary, header.number, write)?;
-    Ok(file.renamed(dir, &file_name(header.number)))
+        file.sync()?;
+        Ok(unnamed)
+    }
+
+    /// The header.
+    pub fn header(&self) -> &FileHeader {
+        &self.header
+    }
+
+    /// Gives it its final name.
+    pub fn name(mut self) -> Result<File, Failure> {
+        let number = self.header.number;
+        give_name(&self.dir, &temporary_name(number), number, || Ok(()))?;
+        let file = self.file.take().expect("it has no name yet");
+        Ok(file.renamed(&self.dir, &file_name(number)))
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            let _ = self.dir.remove(&temporary_name(self.header.number));
+        }
+    }
 }
 
 fn name_prepared(dir: &Dir, header: &FileHeader, file: File) -> Result<File, Failure> {
@@ -267,4 +303,37 @@ fn give_name(
         Failure::before(error)
     })?;
     dir.sync().map_err(Failure::Poisoned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::format::header::{FileKind, VERSION};
+    use crate::ids::EngineId;
+    use crate::vfs::simulated::SimulatedDisk;
+
+    #[test]
+    fn a_file_that_gets_no_name_is_removed() {
+        let disk = SimulatedDisk::new();
+        let dir = Dir::new(Arc::new(disk.clone()));
+        let header = FileHeader {
+            version: VERSION,
+            kind: FileKind::Wal,
+            engine_id: EngineId([1; 16]),
+            writer_epoch: 1,
+            number: 7,
+            first: 0,
+            second: 8192,
+            third: 0,
+        };
+        let names = || dir.list().expect("lists");
+        let unnamed = Unnamed::write(&dir, &header, b"groups").expect("writes");
+        assert_eq!(names(), [temporary_name(7)]);
+        drop(unnamed);
+        assert!(names().is_empty());
+        Unnamed::write(&dir, &header, b"groups").expect("writes").name().expect("is named");
+        assert_eq!(names(), [file_name(7)]);
+    }
 }

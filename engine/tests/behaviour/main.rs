@@ -30,6 +30,7 @@ mod long;
 mod measures;
 mod relaxed;
 mod removals;
+mod replay;
 mod retries;
 mod shared;
 mod short;
