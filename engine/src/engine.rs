@@ -382,6 +382,12 @@ impl Engine {
         compact::merge_all(self.state())
     }
 
+    /// Changes [`Options::compact_bytes_per_second`] of the open engine. A merge that is in progress
+    /// continues at the new rate.
+    pub fn set_compact_bytes_per_second(&self, bytes: u64) {
+        self.state().merging.set_bytes_per_second(bytes);
+    }
+
     /// Reads and checks everything in files: every checksum, and every index against its data.
     /// Damage is a finding, not an error. Damage in one of two copies is repaired, unless the
     /// engine is read-only. Appends continue meanwhile. `on_progress` is called with the number of

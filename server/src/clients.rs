@@ -114,7 +114,7 @@ impl Client {
         }
     }
 
-    /// Waits for a request to end. For its own session only: one request wakes one waiter.
+    /// Waits for a request to end, or a wake-up for another reason. For its own session only: one request wakes one waiter.
     pub async fn asked_to_end(&self) {
         self.asked.notified().await;
     }
@@ -175,6 +175,13 @@ impl Clients {
         let mut all: Vec<_> = self.0.lock().by_id.values().cloned().collect();
         all.sort_by_key(|client| client.id);
         all
+    }
+
+    /// Wakes all connections, so that each looks at its deadlines again.
+    pub fn wake_all(&self) {
+        for client in self.0.lock().by_id.values() {
+            client.asked.notify_one();
+        }
     }
 
     /// Asks all connections to finish, and refuses new ones.

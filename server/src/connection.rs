@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use crate::clients::Client;
+use crate::config::Config;
 use crate::protocol::{Encoder, Protocol};
 use crate::push::{SubscriptionKind, Subscriptions};
 use crate::refusal::Refusal;
@@ -19,6 +20,8 @@ pub struct Connection {
     pub out: Encoder,
     /// Whether it gave the password, or none is required.
     pub logged_in: bool,
+    /// Its copy of the server's settings, at most one round old.
+    pub config: Arc<Config>,
     /// Its subscriptions, and the timelines that its blocked command waits for.
     pub subscriptions: Subscriptions,
 }
@@ -30,6 +33,7 @@ impl Connection {
             client,
             out: Encoder::default(),
             logged_in: !shared.password.is_set(),
+            config: shared.config.now(),
             subscriptions: Subscriptions::new(
                 Arc::clone(&shared.channels),
                 shared.messaging.clone(),
@@ -71,7 +75,7 @@ impl Connection {
 
     /// Refuses `more` subscriptions if they exceed a limit.
     pub fn check_room(&self, shared: &Shared, more: usize) -> Result<(), Refusal> {
-        let limits = &shared.limits;
+        let limits = &self.config.limits;
         for (whose, has, most) in [
             ("a connection has", self.subscriptions.total(), limits.max_subscriptions),
             ("all connections have", shared.channels.total(), limits.max_total_subscriptions),

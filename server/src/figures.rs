@@ -38,7 +38,7 @@ pub fn clients(shared: &Shared) -> Vec<(&'static str, u64)> {
         ("client_input_bytes", memory.input.used() as u64),
         ("client_output_bytes", memory.output.used() as u64),
         ("client_stranger_bytes", memory.strangers.used() as u64),
-        ("client_memory_limit_bytes", shared.limits.client_memory_bytes as u64),
+        ("client_memory_limit_bytes", shared.config.now().limits.client_memory_bytes as u64),
     ];
     if let Some(messaging) = &shared.messaging {
         let (bytes, limit) = messaging.ledger_memory();

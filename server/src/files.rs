@@ -25,36 +25,42 @@ pub struct Shares {
 }
 
 /// Raises the limit on open files. Returns how much of `wanted` the limit allows, with at least
-/// `least_files` for segments, for a server with this number of event loops.
-pub fn share(wanted: Shares, least_files: usize, loops: usize) -> Shares {
+/// `least_files` for segments, for a server with this number of event loops; and how many
+/// connections it would allow with these segment files.
+pub fn share(wanted: Shares, least_files: usize, loops: usize) -> (Shares, usize) {
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => limit,
         Err(error) => {
             warn!(%error, "cannot raise the limit on open files");
             match rlimit::getrlimit(rlimit::Resource::NOFILE) {
                 Ok((soft, _)) => soft,
-                Err(_) => return wanted,
+                Err(_) => return (wanted, usize::MAX),
             }
         }
     };
     let more = LOOP_FILES * (loops as u64).saturating_sub(RESERVED_LOOPS);
-    let allowed = divide(limit.saturating_sub(more), wanted, least_files);
+    let limit = limit.saturating_sub(more);
+    let allowed = divide(limit, wanted, least_files);
     if allowed != wanted {
         info!(
             max_clients = allowed.clients,
             max_open_files = allowed.segment_files,
             ?wanted,
-            limit,
+            limit = limit + more,
             "the limit on open files allows fewer than wanted: raise it (ulimit -Hn)"
         );
     }
-    allowed
+    (allowed, unreserved(limit).saturating_sub(allowed.segment_files).max(allowed.clients))
+}
+
+fn unreserved(limit: u64) -> usize {
+    usize::try_from(limit.saturating_sub(RESERVED)).unwrap_or(usize::MAX)
 }
 
 /// Segments get a quarter of the files that are not reserved, connections the rest. What one of
 /// them does not want goes to the other.
 fn divide(limit: u64, wanted: Shares, least_files: usize) -> Shares {
-    let left = usize::try_from(limit.saturating_sub(RESERVED)).unwrap_or(usize::MAX);
+    let left = unreserved(limit);
     let quarter = (left / 4).max(left.saturating_sub(wanted.clients));
     let segment_files = quarter.clamp(least_files, wanted.segment_files.max(least_files));
     Shares { clients: wanted.clients.min(left.saturating_sub(segment_files)).max(1), segment_files }
@@ -86,9 +92,9 @@ mod tests {
 
     #[test]
     fn no_more_files_are_given_than_were_wanted() {
-        assert_eq!(
-            share(Shares { clients: 1, segment_files: 8 }, 8, 2),
-            Shares { clients: 1, segment_files: 8 }
-        );
+        let wanted = Shares { clients: 1, segment_files: 8 };
+        let (allowed, most_clients) = share(wanted, 8, 2);
+        assert_eq!(allowed, wanted);
+        assert!(most_clients >= 1);
     }
 }

@@ -57,7 +57,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 pub use commands::render_tables;
-pub use config::{Config, ConfigError, DEFAULT_PORT};
+pub use config::{
+    Config, ConfigError, DEFAULT_PORT, Loaded, Origin, Sources, sample_file, settings_help,
+    settings_table,
+};
 pub use limits::Limits;
 pub use messaging::{
     FIRST_STORES, LostLedgers, MESSAGES_STORE, Messaging, Options as MessagingOptions, Rebuilt,
@@ -65,6 +68,7 @@ pub use messaging::{
 };
 pub use shared::StopReason;
 
+use crate::config::RunningConfig;
 use crate::files::Shares;
 use crate::loops::Loops;
 use crate::pool::Pool;
@@ -107,32 +111,44 @@ impl Server {
     ///
     /// The port is bound after the engine is open, so that no client can connect to a server that
     /// does not start.
-    pub async fn start(mut config: Config) -> Result<Server, ServerError> {
+    pub async fn start(config: Config) -> Result<Server, ServerError> {
+        Server::open(config, None).await
+    }
+
+    /// The same with settings that are read from these sources, which can be read again while the
+    /// server runs.
+    pub async fn start_from(sources: Sources) -> Result<Server, ServerError> {
+        let config = sources.load()?.config;
+        Server::open(config, Some(sources)).await
+    }
+
+    async fn open(mut config: Config, sources: Option<Sources>) -> Result<Server, ServerError> {
         config.check()?;
+        let given = config.clone();
         let wanted =
             Shares { clients: config.limits.max_clients, segment_files: config.max_open_files };
-        let allowed = files::share(wanted, LEAST_OPEN_FILES, config.loops());
-        (config.limits.max_clients, config.max_open_files) =
-            (allowed.clients, allowed.segment_files);
+        let (allowed, most_clients) = files::share(wanted, LEAST_OPEN_FILES, config.loops());
+        config.max_open_files = allowed.segment_files;
+        let running = RunningConfig::new(given, sources, Some(most_clients));
         let (dir, options) = (config.dir.clone(), config.engine_options());
         let pool = Pool::start(config.loops() + 1).map_err(ServerError::Threads)?;
         let engine = pool.spawn(move || Engine::open(dir, options)).await??;
-        Server::start_with(engine, config, pool).await
+        Server::start_with(engine, running, pool).await
     }
 
     /// Starts to listen for an open engine. The engine's settings in `config` are ignored.
     pub async fn start_on(engine: Engine, config: Config) -> Result<Server, ServerError> {
         config.check()?;
         let pool = Pool::start(config.loops() + 1).map_err(ServerError::Threads)?;
-        Server::start_with(engine, config, pool).await
+        Server::start_with(engine, RunningConfig::new(config, None, None), pool).await
     }
 
     async fn start_with(
         engine: Engine,
-        mut config: Config,
+        running: RunningConfig,
         pool: Pool,
     ) -> Result<Server, ServerError> {
-        config.limits.reply_bytes = config.limits.reply_bytes_that_fit();
+        let config = running.now();
         let (read_only, messaging_options) = (config.read_only, config.messaging.clone());
         let open = move || match Messaging::open(&engine, messaging_options) {
             Ok(messaging) => Ok((engine, Some(messaging))),
@@ -144,7 +160,7 @@ impl Server {
         let listen_error = |source| ServerError::Listen { address: wanted, source };
         let listener = TcpListener::bind(wanted).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
-        let shared = Arc::new(Shared::new(engine, messaging, &config, pool, address));
+        let shared = Arc::new(Shared::new(engine, messaging, running, pool, address));
         let loops = Loops::start(config.loops(), &shared).map_err(ServerError::Threads)?;
         let task = tokio::spawn(listener::run(listener, loops, Arc::clone(&shared)));
         Ok(Server { shared, task })
@@ -153,6 +169,12 @@ impl Server {
     /// The address on which the server listens.
     pub fn address(&self) -> SocketAddr {
         self.shared.address
+    }
+
+    /// Reads the sources of the settings again, and applies what may change at run time. With an
+    /// error nothing changes.
+    pub fn reload(&self) -> Result<(), ConfigError> {
+        self.shared.reload()
     }
 
     /// Asks the server to stop gracefully. [`Server::wait`] returns when it has stopped.

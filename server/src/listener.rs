@@ -76,7 +76,7 @@ pub async fn run(
     info!(?reason, clients = shared.clients.count(), "stopping");
     shared.clients.finish_all();
     let all_ended = async { while sessions.join_next().await.is_some() {} };
-    if timeout(shared.limits.stop_timeout(), all_ended).await.is_err() {
+    if timeout(shared.config.now().limits.stop_timeout(), all_ended).await.is_err() {
         warn!(clients = sessions.len(), "closing the connections that did not finish in time");
         sessions.shutdown().await;
     }
@@ -128,10 +128,12 @@ fn prepare(socket: &TcpStream, keepalive: Option<Duration>) -> io::Result<()> {
 
 fn admit(socket: TcpStream, loops: &Loops, shared: &Arc<Shared>, sessions: &mut JoinSet<()>) {
     let Ok(address) = socket.peer_addr() else { return };
-    if let Err(error) = prepare(&socket, shared.limits.keepalive()) {
+    let config = shared.config.now();
+    let limits = &config.limits;
+    if let Err(error) = prepare(&socket, limits.keepalive()) {
         warn!(%error, "cannot set the options of a socket");
     }
-    let most = shared.limits.max_clients;
+    let most = limits.max_clients;
     let Some(client) = shared.clients.join(address, shared.now_ms(), most) else {
         shared.metrics.connections_refused.one();
         shared.note_server(

@@ -8,20 +8,20 @@
 #![forbid(unsafe_code)]
 
 mod care;
+mod configuring;
 mod log;
 
 use std::env;
 use std::io::{self, Write as _};
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
 use anyhow::Context as _;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+use configuring::Serve;
 use log::Log;
 use mimalloc::MiMalloc;
-use strandline_server::{Config, Server, ServerError, StopReason};
+use strandline_server::{Server, ServerError, Sources, StopReason};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
@@ -49,42 +49,15 @@ struct CommandLine {
 #[derive(Subcommand)]
 enum Verb {
     /// Run the server until SIGTERM, SIGINT or SHUTDOWN.
+    ///
+    /// Settings come from a TOML file, from the environment (`STRANDLINE_LIMITS_MAX_CLIENTS`
+    /// is `limits.max_clients`), and from the options, in rising precedence. `strandline settings`
+    /// lists all of them. SIGHUP reads them again, and applies those that may change at run time.
     Serve(Serve),
     #[command(flatten)]
+    Configuring(configuring::Configuring),
+    #[command(flatten)]
     Care(care::Care),
-}
-
-#[derive(Args)]
-struct Serve {
-    /// Directory of the data [default: strandline-data].
-    #[arg(long)]
-    dir: Option<PathBuf>,
-    /// Address to listen on [default: 127.0.0.1].
-    #[arg(long)]
-    bind: Option<IpAddr>,
-    /// Port to listen on; 0 takes a free one [default: 7411].
-    #[arg(long)]
-    port: Option<u16>,
-    /// TOML file with settings. The other options override it.
-    #[arg(long)]
-    config: Option<PathBuf>,
-    /// Serve intact data and refuse writes.
-    #[arg(long)]
-    read_only: bool,
-}
-
-impl Serve {
-    fn settings(self) -> anyhow::Result<Config> {
-        let mut config = match &self.config {
-            Some(path) => Config::read(path)?,
-            None => Config::default(),
-        };
-        config.dir = self.dir.unwrap_or(config.dir);
-        config.bind = self.bind.unwrap_or(config.bind);
-        config.port = self.port.unwrap_or(config.port);
-        config.read_only |= self.read_only;
-        Ok(config)
-    }
 }
 
 fn main() -> ExitCode {
@@ -92,6 +65,7 @@ fn main() -> ExitCode {
     start_log(&log);
     let code = match CommandLine::parse().verb {
         Verb::Serve(serve) => run_server(serve),
+        Verb::Configuring(verb) => configuring::run(verb),
         Verb::Care(care) => care::run(care),
     };
     log.finish();
@@ -151,32 +125,50 @@ fn chain_text(problem: &anyhow::Error) -> String {
 }
 
 fn run(serve: Serve) -> anyhow::Result<StopReason> {
-    let config = serve.settings()?;
+    let sources = serve.sources()?;
     // This thread accepts connections, and waits for signals.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let reason = runtime.block_on(serve_until_stopped(config))?;
+    let reason = runtime.block_on(serve_until_stopped(sources))?;
     // There is nothing to wait for: the engine is closed.
     runtime.shutdown_background();
     Ok(reason)
 }
 
-async fn serve_until_stopped(config: Config) -> anyhow::Result<StopReason> {
+async fn serve_until_stopped(sources: Sources) -> anyhow::Result<StopReason> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let dir = config.dir.clone();
-    let mut server =
-        Server::start(config).await.with_context(|| format!("cannot serve {}", dir.display()))?;
+    // It would end the process if nobody listened to it.
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let dir = sources.load()?.config.dir;
+    let mut server = Server::start_from(sources)
+        .await
+        .with_context(|| format!("cannot serve {}", dir.display()))?;
     announce(&server);
-    tokio::select! {
-        reason = server.wait() => return Ok(reason?),
-        _ = terminate.recv() => info!("SIGTERM"),
-        _ = interrupt.recv() => info!("SIGINT"),
+    loop {
+        tokio::select! {
+            reason = server.wait() => return Ok(reason?),
+            _ = terminate.recv() => info!("SIGTERM"),
+            _ = interrupt.recv() => info!("SIGINT"),
+            _ = hangup.recv() => {
+                reload(&server);
+                continue;
+            }
+        }
+        break;
     }
     server.stop();
     Ok(server.wait().await?)
+}
+
+/// Reads the settings again. With an error the server continues with those that it has.
+fn reload(server: &Server) {
+    info!("SIGHUP: the settings are read again");
+    if let Err(problem) = server.reload() {
+        error!("the settings stay as they are: {}", chain_text(&anyhow::Error::from(problem)));
+    }
 }
 
 /// Prints the address, for whoever started the server. If nobody reads it, only a thread of its own

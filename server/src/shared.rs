@@ -12,8 +12,7 @@ use tokio::sync::Notify;
 
 use crate::auth::Password;
 use crate::clients::{Channels, Client, Clients};
-use crate::config::Config;
-use crate::limits::Limits;
+use crate::config::{Change, ConfigError, RunningConfig, Setting};
 use crate::memory::Memory;
 use crate::messaging::Messaging;
 use crate::metrics::Metrics;
@@ -35,8 +34,8 @@ pub struct Shared {
     pub engine: Engine,
     /// Conversations and users; `None` if the directory was opened read-only and has none.
     pub messaging: Option<Arc<Messaging>>,
-    /// The limits of connections.
-    pub limits: Limits,
+    /// The settings.
+    pub config: RunningConfig,
     /// The password of the server.
     pub password: Password,
     /// The counters.
@@ -69,20 +68,20 @@ impl Shared {
     pub fn new(
         engine: Engine,
         messaging: Option<Messaging>,
-        config: &Config,
+        config: RunningConfig,
         pool: Pool,
         address: SocketAddr,
     ) -> Shared {
-        let clock = SystemClock::new();
+        let (clock, given) = (SystemClock::new(), config.now());
         Shared {
             engine,
             messaging: messaging.map(Arc::new),
-            limits: config.limits.clone(),
-            password: Password::new(config.password.clone()),
+            password: Password::new(given.password.clone()),
             metrics: Metrics::default(),
             notices: Notices::default(),
             clients: Clients::default(),
-            memory: Memory::new(config.limits.client_memory_bytes),
+            memory: Memory::new(given.limits.client_memory_bytes),
+            config,
             channels: Arc::default(),
             address,
             since_ms: clock.now_ms(),
@@ -98,6 +97,28 @@ impl Shared {
     /// The time in Unix milliseconds.
     pub fn now_ms(&self) -> u64 {
         self.clock.now_ms()
+    }
+
+    /// Changes settings, all of them or, with an error, none.
+    pub fn configure(&self, wanted: &[(&'static Setting, String)]) -> Result<(), ConfigError> {
+        self.config.set(wanted).map(|change| self.apply(&change))
+    }
+
+    /// Reads the sources of the settings again. With an error nothing changes.
+    pub fn reload(&self) -> Result<(), ConfigError> {
+        self.config.reload().map(|change| self.apply(&change))
+    }
+
+    /// Hands changed settings to everyone who does not read them each time.
+    fn apply(&self, change: &Change) {
+        let Change { before, now } = change;
+        if before.compact_bytes_per_second != now.compact_bytes_per_second {
+            self.engine.set_compact_bytes_per_second(now.compact_bytes_per_second);
+        }
+        if before.limits != now.limits {
+            // Connections wait until deadlines that may have changed.
+            self.clients.wake_all();
+        }
     }
 
     /// Logs an event of a client.

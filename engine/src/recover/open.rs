@@ -170,7 +170,7 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         manifest: Mutex::new(manifest),
         held: HeldMoments::default(),
         turns: Turns::default(),
-        merging: Merging::default(),
+        merging: Merging::new(options.compact_bytes_per_second),
         watch: Arc::new(WatchTable::new(instance)),
         wake: WakeQueue::default(),
         cache,

@@ -19,11 +19,28 @@ pub struct Merging {
     pub unmergeable: Mutex<HashSet<FileNumber>>,
     /// How far merging is behind, and the space that it needs.
     pub lag: Lag,
+    /// What merging writes at most; 0: no limit.
+    bytes_per_second: AtomicU64,
     debt_bytes: AtomicU64,
     waits: AtomicBool,
 }
 
 impl Merging {
+    /// The state of an engine that opens.
+    pub fn new(bytes_per_second: u64) -> Merging {
+        Merging { bytes_per_second: AtomicU64::new(bytes_per_second), ..Merging::default() }
+    }
+
+    /// The number of bytes per second that merging writes at most; 0: no limit.
+    pub fn bytes_per_second(&self) -> u64 {
+        self.bytes_per_second.load(Ordering::Relaxed)
+    }
+
+    /// Changes this number. A merge that rests notices it.
+    pub fn set_bytes_per_second(&self, bytes: u64) {
+        self.bytes_per_second.store(bytes, Ordering::Relaxed);
+    }
+
     /// The number of bytes that were due to be merged when the compaction thread last checked.
     pub fn debt_bytes(&self) -> u64 {
         self.debt_bytes.load(Ordering::Relaxed)

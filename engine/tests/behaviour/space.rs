@@ -264,6 +264,21 @@ fn merging_that_pauses_for_days_blocks_nobody() {
 }
 
 #[test]
+fn a_merge_that_rests_continues_at_once_when_its_rate_is_raised() {
+    let house = House { options: House::new().options.compact_bytes_per_second(1), ..House::new() };
+    let (engine, store) = house.open();
+    for _ in 0..8 {
+        fill(&store, b"t", 20);
+        engine.flush().expect("flushes");
+    }
+    soon("a merge is due", || figure(&engine, "compaction_debt_bytes") > 0);
+    assert_eq!(figure(&engine, "merges"), 0, "it would take days");
+    engine.set_compact_bytes_per_second(0);
+    soon("it is done", || figure(&engine, "merges") > 0);
+    engine.close().expect("closes");
+}
+
+#[test]
 fn without_room_merging_waits_and_reports_it_and_continues_when_there_is_room() {
     let house = House::new();
     let (engine, store) = house.open();

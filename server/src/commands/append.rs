@@ -78,7 +78,7 @@ fn append(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusa
         }
         Ok(true)
     })?;
-    check_body(body, &context.shared.limits)?;
+    check_body(body, context.limits())?;
     let key = Key::find(&context.shared.engine, name)?;
     let batch = wishes.batch().append(&key.store, key.name(), body);
     Ok(Prepared::Decided(Write::of(batch, |receipt, out| out.integer(receipt.sequences[0]))))
@@ -89,7 +89,7 @@ fn fan_out(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refus
     let (names, rest) = counted(&arguments[1], &arguments[2..])?;
     let mut wishes = Wishes::default();
     options(rest, |word, value| wishes.take(word, value))?;
-    check_body(body, &context.shared.limits)?;
+    check_body(body, context.limits())?;
     let targets = key::targets(&context.shared.engine, names)?;
     let batch = if targets.len() > TargetList::PAYS_FROM {
         // Made for each call, but written to the log once for all calls with the same keys.

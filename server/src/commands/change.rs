@@ -52,7 +52,7 @@ fn delete(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
 
 fn edit(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (sequence, body) = (integer(&arguments[1])?, arguments[2].clone());
-    check_body(&body, &context.shared.limits)?;
+    check_body(&body, context.limits())?;
     let key = Key::find(&context.shared.engine, &arguments[0])?;
     Ok(Flow::Slow(Box::new(move || {
         Ok(Done::Integer(u64::from(key.store.edit(key.name(), sequence, &body)?)))

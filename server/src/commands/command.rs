@@ -23,7 +23,7 @@ fn command(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refus
     if word == b"HELP" && arguments.len() == 1 {
         return write_help("COMMAND", context);
     }
-    let (table, most) = (context.table, context.shared.limits.reply_bytes);
+    let (table, most) = (context.table, context.limits().reply_bytes);
     let out = &mut context.connection.out;
     match (word.as_slice(), arguments.get(1..).unwrap_or_default()) {
         (b"COUNT", []) => out.integer(table.all().count() as u64),

@@ -33,7 +33,7 @@ pub(super) static COMMANDS: &[Command] = &[
 fn get(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let sequence = integer(&arguments[1])?;
     let key = Key::find(&context.shared.engine, &arguments[0])?;
-    let place = (is_near(&key, sequence, 1)?, entry_bytes(&context.shared.limits));
+    let place = (is_near(&key, sequence, 1)?, entry_bytes(context.limits()));
     let read = move |key: &Key| Ok(key.store.get(key.name(), sequence)?);
     answer(context, key, place, read, |found, _, out| write_optional(found.as_ref(), out))
 }
@@ -41,7 +41,7 @@ fn get(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> 
 fn last(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let key = Key::find(&context.shared.engine, &arguments[0])?;
     // The newest entry is in memory if the end is, unless it was removed.
-    let place = (is_near(&key, MAX_SEQUENCE, 1)?, entry_bytes(&context.shared.limits));
+    let place = (is_near(&key, MAX_SEQUENCE, 1)?, entry_bytes(context.limits()));
     let read = move |key: &Key| Ok(key.store.last(key.name())?);
     answer(context, key, place, read, |found, _, out| write_optional(found.as_ref(), out))
 }

@@ -17,6 +17,7 @@ mod arguments;
 mod change;
 mod client;
 mod command;
+mod config;
 mod connection;
 mod document;
 mod follow;

@@ -39,7 +39,7 @@ fn page(
     options(&arguments[3..], |word, value| paging.take(word, value))?;
     let (low, high) = (lower_bound(low)?, upper_bound(high)?);
     let key = Key::find(&context.shared.engine, &arguments[0])?;
-    let limit = paging.limit(&context.shared.limits);
+    let limit = paging.limit(context.limits());
     let place = (is_near(&key, low, limit.entries)?, page_bytes(limit));
     let read = move |key: &Key| {
         Ok(match high {

@@ -51,7 +51,7 @@ fn read(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
         Ok(true)
     })?;
     let key = Key::find(&context.shared.engine, &arguments[0])?;
-    let limit = paging.limit(&context.shared.limits);
+    let limit = paging.limit(context.limits());
     let foreign = wanted.is_some_and(|wanted| is_foreign(&wanted, &key));
     let cursor = TimelineCursor { after, foreign };
     let (near, bytes) = (is_near(&key, after.saturating_add(1), limit.entries)?, page_bytes(limit));

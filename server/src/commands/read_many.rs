@@ -74,7 +74,7 @@ fn read_many(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Ref
         cursors.iter().try_for_each(|raw| integer(raw).map(|_| ()))?;
     }
     let (paging, block) = paging_and_block(rest)?;
-    let limits = &context.shared.limits;
+    let limits = context.limits();
     let query = Arc::new(Query {
         engine: context.shared.engine.clone(),
         words: [names, cursors].concat(),

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::arguments::positive;
 use crate::connection::Connection;
 use crate::key::Key;
+use crate::limits::Limits;
 use crate::messaging::Decision;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
@@ -276,6 +277,13 @@ pub struct Context<'a> {
     pub connection: &'a mut Connection,
     /// The table of commands.
     pub table: &'static CommandTable,
+}
+
+impl Context<'_> {
+    /// The limits that hold for this command.
+    pub fn limits(&self) -> &Limits {
+        &self.connection.config.limits
+    }
 }
 
 /// The outcome of a command that was not refused.

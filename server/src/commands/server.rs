@@ -1,4 +1,4 @@
-//! The server as a whole: INFO, CONFIG GET, ROLE, TIME, SHUTDOWN. They report what stock clients
+//! The server as a whole: INFO, ROLE, TIME, SHUTDOWN. They report what stock clients
 //! and tools request when they connect.
 
 use std::borrow::Cow;
@@ -7,9 +7,7 @@ use std::process;
 
 use bytes::Bytes;
 
-use super::arguments::unknown_subcommand;
 use super::connection::REDIS_VERSION;
-use super::reply::write_help;
 use super::row::{Class, Command, Context, Flow, Run};
 use crate::figures;
 use crate::refusal::Refusal;
@@ -20,11 +18,6 @@ pub(super) static COMMANDS: &[Command] = &[
         "[section ...]",
         "Facts as text, under headings: server, clients, memory, persistence, stats, replication, \
          stores, timelines.",
-    ),
-    Command::new("CONFIG", -2, Class::Admin, Run::Now(config)).told(
-        "GET pattern [pattern ...]",
-        "Map of the settings whose names match. Only a few are available, most under their names \
-         in Redis.",
     ),
     Command::new("ROLE", 1, Class::Admin, Run::Now(role))
         .told("", "Array: master, 0, no replicas."),
@@ -65,7 +58,7 @@ fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
         fields.into_iter().map(|(name, value)| (name.into(), value)).collect()
     };
     let mut clients = numbers(figures::clients(shared));
-    clients.push(("maxclients".into(), shared.limits.max_clients.to_string()));
+    clients.push(("maxclients".into(), shared.config.now().limits.max_clients.to_string()));
     let uptime_seconds = shared.now_ms().saturating_sub(shared.since_ms) / 1000;
     let mut timelines: Facts = vec![("epoch".into(), shared.engine.epoch().to_string())];
     timelines.extend(numbers(shared.engine.stats().figures().collect()));
@@ -115,74 +108,6 @@ fn memory() -> Facts {
     facts
 }
 
-fn config(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
-    let (word, patterns) = (&arguments[0], &arguments[1..]);
-    if word.eq_ignore_ascii_case(b"HELP") && patterns.is_empty() {
-        return write_help("CONFIG", context);
-    }
-    if !word.eq_ignore_ascii_case(b"GET") {
-        return Err(unknown_subcommand("CONFIG", word));
-    }
-    if patterns.is_empty() {
-        return Err(Refusal::usage("wrong number of arguments for 'config|get' command"));
-    }
-    let patterns: Vec<Vec<u8>> =
-        patterns.iter().map(|pattern| pattern.to_ascii_lowercase()).collect();
-    let found: Vec<(&str, String)> = settings(context.shared)
-        .into_iter()
-        .filter(|(name, _)| patterns.iter().any(|pattern| matches(pattern, name.as_bytes())))
-        .collect();
-    let out = &mut context.connection.out;
-    out.map(found.len());
-    for (name, value) in found {
-        out.bulk(name);
-        out.bulk(value);
-    }
-    Ok(Flow::Done)
-}
-
-fn settings(shared: &Shared) -> Vec<(&'static str, String)> {
-    vec![
-        ("save", String::new()),
-        ("appendonly", "yes".to_owned()),
-        ("appendfsync", "always".to_owned()),
-        ("databases", "1".to_owned()),
-        ("maxmemory", "0".to_owned()),
-        ("timeout", shared.limits.idle_seconds.to_string()),
-        ("tcp-keepalive", shared.limits.keepalive_seconds.to_string()),
-        ("bind", shared.address.ip().to_string()),
-        ("port", shared.address.port().to_string()),
-        ("maxclients", shared.limits.max_clients.to_string()),
-        ("max-body-bytes", shared.limits.max_body_bytes.to_string()),
-    ]
-}
-
-/// Matches a pattern: `*` for any bytes, `?` for one. After a mismatch only the last star is tried
-/// again, so the time is at most proportional to the product of the lengths.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut at, mut position) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while position < name.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                star = Some((at + 1, position));
-                at += 1;
-            }
-            Some(byte) if *byte == b'?' || *byte == name[position] => {
-                at += 1;
-                position += 1;
-            }
-            _ => {
-                let Some((behind, tried)) = star else { return false };
-                star = Some((behind, tried + 1));
-                at = behind;
-                position = tried + 1;
-            }
-        }
-    }
-    pattern[at..].iter().all(|byte| *byte == b'*')
-}
-
 fn role(context: &mut Context<'_>, _: &[Bytes]) -> Result<Flow, Refusal> {
     let out = &mut context.connection.out;
     out.array(3);
@@ -208,27 +133,4 @@ fn shutdown(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refu
     }
     context.shared.stop(StopReason::Asked);
     Ok(Flow::Close)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_match_with_stars_and_question_marks() {
-        for (pattern, name) in [
-            ("*", "save"),
-            ("save", "save"),
-            ("s?ve", "save"),
-            ("*a*e", "save"),
-            ("max*", "maxclients"),
-        ] {
-            assert!(matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
-        }
-        for (pattern, name) in
-            [("", "save"), ("sav", "save"), ("s?", "save"), ("*x*", "save"), ("saves", "save")]
-        {
-            assert!(!matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
-        }
-    }
 }

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use super::row::{CommandTable, Group};
 use super::{
-    append, change, client, command, connection, follow, get, im, list, maintenance, range, read,
-    read_many, server, store, subscribe,
+    append, change, client, command, config, connection, follow, get, im, list, maintenance, range,
+    read, read_many, server, store, subscribe,
 };
 
 /// The whole table, in the order of the document.
@@ -44,7 +44,11 @@ pub static GROUPS: &[Group] = &[
         word: "connection",
         rows: &[connection::COMMANDS, client::COMMANDS],
     },
-    Group { title: "Server", word: "server", rows: &[command::COMMANDS, server::COMMANDS] },
+    Group {
+        title: "Server",
+        word: "server",
+        rows: &[command::COMMANDS, config::COMMANDS, server::COMMANDS],
+    },
 ];
 
 /// The same table, with an index by name.

@@ -94,7 +94,7 @@ impl Session {
     fn next_request(&mut self) -> Result<Option<Request>, ProtocolError> {
         match self.pending.take() {
             Some(request) => Ok(Some(request)),
-            None => self.decoder.next(&self.shared.limits.bounds(self.connection.logged_in)),
+            None => self.decoder.next(&self.limits().bounds(self.connection.logged_in)),
         }
     }
 

@@ -43,6 +43,7 @@ use tracing::debug;
 use crate::clients::{Client, End};
 use crate::commands::{Attempt, Waiting, context};
 use crate::connection::Connection;
+use crate::limits::Limits;
 use crate::memory::{Budget, FLOOR_BYTES, Held, STRANGER_OUTPUT_BYTES};
 use crate::notices::NoticeKind;
 use crate::protocol::{Decoder, Request};
@@ -111,8 +112,10 @@ impl Session {
         shared: Arc<Shared>,
     ) {
         let now = Instant::now();
+        let connection = Connection::new(client, &shared);
         let mut session = Session {
-            connection: Connection::new(client, &shared),
+            login_deadline: now + connection.config.limits.auth_timeout(),
+            connection,
             socket,
             submitter,
             decoder: Decoder::default(),
@@ -125,7 +128,6 @@ impl Session {
             out_of_requests: true,
             input_ended: false,
             closing: false,
-            login_deadline: now + shared.limits.auth_timeout(),
             last_command: now,
             input_pace: Pace::new(now),
             output_pace: Pace::new(now),
@@ -142,6 +144,7 @@ impl Session {
 
     async fn run(&mut self) -> io::Result<Parting> {
         loop {
+            self.shared.config.refresh(&mut self.connection.config);
             self.short_of = None;
             let mut moved = self.execute().await;
             moved |= self.one_slice().await;
@@ -167,13 +170,18 @@ impl Session {
         }
     }
 
+    /// The limits that hold in this round.
+    fn limits(&self) -> &Limits {
+        &self.connection.config.limits
+    }
+
     /// Whether nothing may be added to the output.
     fn is_full(&self) -> bool {
         self.connection.out.len() >= self.high_water_bytes()
     }
 
     fn high_water_bytes(&self) -> usize {
-        let most = self.shared.limits.output_high_water_bytes;
+        let most = self.limits().output_high_water_bytes;
         if self.connection.logged_in { most } else { most.min(STRANGER_OUTPUT_BYTES) }
     }
 
@@ -306,10 +314,9 @@ impl Session {
         if self.connection.logged_in {
             // A client that logs out by RESET gets the whole time again. A client that never logged
             // in does not, whatever it sends.
-            self.login_deadline = now + self.shared.limits.auth_timeout();
+            self.login_deadline = now + self.limits().auth_timeout();
         }
-        let (window, seconds) =
-            (self.shared.limits.stall_timeout(), self.shared.limits.client_stall_seconds);
+        let (window, seconds) = (self.limits().stall_timeout(), self.limits().client_stall_seconds);
         let (output_waits, input_waits) = (self.output_waits(), self.input_waits());
         if self.output_pace.is_stalled(output_waits, now, window) {
             let text = format!("the client took next to nothing for {seconds} s");
@@ -377,11 +384,7 @@ impl Session {
     /// not idle.
     fn idle_deadline(&self) -> Option<Instant> {
         let is_idle = !self.is_busy() && self.connection.subscriptions.total() == 0;
-        self.shared
-            .limits
-            .idle_timeout()
-            .filter(|_| is_idle)
-            .map(|timeout| self.last_command + timeout)
+        self.limits().idle_timeout().filter(|_| is_idle).map(|timeout| self.last_command + timeout)
     }
 
     fn login_deadline(&self) -> Option<Instant> {
@@ -394,7 +397,7 @@ impl Session {
         let block_deadline =
             self.blocked.as_ref().and_then(|waiting| waiting.deadline).filter(|_| can_make);
         let heartbeat = self.connection.subscriptions.next_heartbeat().filter(|_| can_make);
-        let window = self.shared.limits.stall_timeout();
+        let window = self.limits().stall_timeout();
         let output_deadline = self.output_waits().then(|| self.output_pace.end(window));
         let input_deadline = self.input_waits().then(|| self.input_pace.end(window));
         let (login_deadline, idle_deadline) = (self.login_deadline(), self.idle_deadline());

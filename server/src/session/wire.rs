@@ -58,7 +58,7 @@ impl Session {
         if !self.reads_ahead() {
             return Reading::Yes;
         }
-        let limits = &self.shared.limits;
+        let limits = self.limits();
         let may_read_ahead = self.decoder.buffered() < limits.read_ahead_bytes
             && self.shared.read_ahead_bytes.load(Ordering::Relaxed)
                 < limits.shared_read_ahead_bytes();

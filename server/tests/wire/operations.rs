@@ -1,13 +1,9 @@
-//! docs/operations.md and docs/messaging.md list every setting with its default and every figure,
-//! and nothing else. The figures that operators need exist.
+//! docs/operations.md lists every figure, and nothing else. The figures that operators need exist.
 
 #![allow(clippy::disallowed_methods, reason = "the tests read documents of the repository")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-use serde_json::Value as Json;
-use strandline_server::Config;
 
 use crate::support::{TestServer, Value};
 
@@ -40,36 +36,6 @@ fn figures_in(heading: &str) -> BTreeSet<String> {
         .iter()
         .flat_map(|row| quoted(&row[0]).collect::<Vec<_>>())
         .collect()
-}
-
-fn flatten(prefix: &str, value: &Json, found: &mut BTreeMap<String, String>) {
-    match value {
-        Json::Object(fields) => {
-            for (name, value) in fields {
-                let dot = if prefix.is_empty() { "" } else { "." };
-                flatten(&format!("{prefix}{dot}{name}"), value, found);
-            }
-        }
-        Json::Null => drop(found.insert(prefix.into(), "none".into())),
-        Json::String(text) => drop(found.insert(prefix.into(), text.clone())),
-        other => drop(found.insert(prefix.into(), other.to_string())),
-    }
-}
-
-#[test]
-fn the_documents_list_every_setting_with_its_default_and_no_other() {
-    let mut of_code = BTreeMap::new();
-    let defaults = serde_json::to_value(Config::default()).expect("settings are plain values");
-    flatten("", &defaults, &mut of_code);
-    let (operations, messaging) = (document("operations.md"), document("messaging.md"));
-    let tables =
-        [rows(&operations, "## Settings"), rows(&messaging, "## Settings and limits")].concat();
-    let of_documents: BTreeMap<String, String> = tables
-        .iter()
-        .map(|row| (row[0].trim_matches('`').to_owned(), row[1].trim_matches('`').to_owned()))
-        .filter(|(name, _)| name != "messaging.…")
-        .collect();
-    assert_eq!(of_documents, of_code);
 }
 
 /// The documented name of a figure: those of stores have a placeholder.

@@ -101,7 +101,7 @@ fn find_dead(
             continue;
         }
         let younger = younger(state, view, segment);
-        let pace = Pace::start(state, 0);
+        let pace = Pace::start(state, true);
         let inputs = [segment.clone()];
         let dead = BodyChanges::find(state, view, &inputs).and_then(|changed| {
             Merge::new(state, &inputs, &younger, &changed)?.leaves_nothing(&pace)

@@ -104,10 +104,7 @@ fn merge_next(state: &State) -> Result<bool, Failure> {
     let due = next(state);
     log_waiting(state, matches!(due, Due::Wait));
     match due {
-        Due::Merge(inputs, urgent) => {
-            let bytes_per_second = if urgent { 0 } else { state.options.compact_bytes_per_second };
-            merge(state, &inputs, bytes_per_second).map(|_| true)
-        }
+        Due::Merge(inputs, urgent) => merge(state, &inputs, urgent).map(|_| true),
         Due::Nothing | Due::Wait => Ok(false),
     }
 }
@@ -298,8 +295,7 @@ fn merge_store(state: &State, store: StoreId) -> Result<bool> {
             let path = state.dir.path_of(&segment::data_name(row[0].record().number));
             return Err(Error::DiskFull { path });
         }
-        let bytes_per_second = state.options.compact_bytes_per_second;
-        if !merge(state, row, bytes_per_second).map_err(|failure| state.failed(failure))? {
+        if !merge(state, row, false).map_err(|failure| state.failed(failure))? {
             return Ok(false);
         }
     }
@@ -317,7 +313,7 @@ fn output_bytes(state: &State, inputs: &[Arc<Segment>], records: &Records) -> u6
 }
 
 /// Replaces neighbours, newest first, by one segment. False if some of them do not exist any more.
-fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Result<bool, Failure> {
+fn merge(state: &State, inputs: &[Arc<Segment>], is_urgent: bool) -> Result<bool, Failure> {
     let _one_at_a_time = state.merging.turn.lock();
     if state.is_closing() {
         // A caller may have waited here until the directory belonged to another engine.
@@ -333,7 +329,7 @@ fn merge(state: &State, inputs: &[Arc<Segment>], bytes_per_second: u64) -> Resul
     let span = count::span(inputs);
     let _entered = span.enter();
     let start = state.clock.monotonic();
-    let record = replace(state, &view, inputs, bytes_per_second)?;
+    let record = replace(state, &view, inputs, is_urgent)?;
     state.counters.merge_times.add_time(start, state.clock.monotonic());
     count::record(&span, &record);
     Ok(true)
@@ -345,7 +341,7 @@ fn replace(
     state: &State,
     view: &View,
     inputs: &[Arc<Segment>],
-    bytes_per_second: u64,
+    is_urgent: bool,
 ) -> Result<SegmentRecord, Failure> {
     let segments = view.segments.of(inputs[0].record().store);
     let numbers: Vec<FileNumber> = inputs.iter().map(|input| input.record().number).collect();
@@ -363,8 +359,8 @@ fn replace(
     } else {
         BodyChanges::find(state, view, inputs)
     };
-    let written = changed
-        .and_then(|changed| write_merged(state, inputs, (&younger, &changed), bytes_per_second));
+    let written =
+        changed.and_then(|changed| write_merged(state, inputs, (&younger, &changed), is_urgent));
     drop(reserved);
     let written = written.map_err(|error| set_aside(state, inputs, error))?;
     let Written { record, expired } = written;
@@ -437,7 +433,7 @@ fn write_merged(
     state: &State,
     inputs: &[Arc<Segment>],
     (younger, changed): (&Younger, &BodyChanges),
-    bytes_per_second: u64,
+    is_urgent: bool,
 ) -> Result<Written> {
     let (newest, oldest) = (inputs[0].record(), inputs[inputs.len() - 1].record());
     let highest = inputs.iter().map(|input| input.record().tier).max().unwrap_or(0);
@@ -461,7 +457,7 @@ fn write_merged(
     let written = || {
         let mut writer =
             SegmentWriter::create(&state.dir, state.engine_id, state.writer_epoch, plan)?;
-        let mut pace = Pace::start(state, bytes_per_second);
+        let mut pace = Pace::start(state, is_urgent);
         let expired = Merge::new(state, inputs, younger, changed)?.write(&mut writer, &mut pace)?;
         Ok(Written { record: writer.finish()?, expired })
     };

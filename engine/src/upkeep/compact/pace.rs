@@ -20,8 +20,8 @@ const STEP: Duration = Duration::from_millis(200);
 /// The pace of one merge.
 pub struct Pace<'a> {
     state: &'a State,
-    /// 0: no limit.
-    bytes_per_second: u64,
+    /// There is no limit.
+    is_urgent: bool,
     /// The number of bytes that were paced so far.
     paced: u64,
     since: Duration,
@@ -29,8 +29,8 @@ pub struct Pace<'a> {
 
 impl<'a> Pace<'a> {
     /// Starts the pace of a merge.
-    pub fn start(state: &'a State, bytes_per_second: u64) -> Pace<'a> {
-        Pace { state, bytes_per_second, paced: 0, since: state.clock.monotonic() }
+    pub fn start(state: &'a State, is_urgent: bool) -> Pace<'a> {
+        Pace { state, is_urgent, paced: 0, since: state.clock.monotonic() }
     }
 
     /// Reports that `bytes` were written since the start. Rests if that was too fast; fails if the
@@ -42,22 +42,31 @@ impl<'a> Pace<'a> {
         }
         self.check()?;
         self.paced = bytes;
-        if self.bytes_per_second != 0 {
-            let due = Duration::from_secs_f64(piece as f64 / self.bytes_per_second as f64);
-            let taken = self.state.clock.monotonic().saturating_sub(self.since);
-            self.rest(due.saturating_sub(taken));
+        if !self.is_urgent {
+            self.rest(piece);
             self.since = self.state.clock.monotonic();
             self.check()?;
         }
         Ok(())
     }
 
-    /// Rests for `left`, but not while commits wait for the merge.
-    fn rest(&self, mut left: Duration) {
-        while !left.is_zero() && !self.state.merging.lag.hurries() && !self.state.is_closing() {
-            let step = left.min(STEP);
-            self.state.progress.rest(step);
-            left -= step;
+    /// Rests until a piece has taken as long as it should, but not while commits wait for the
+    /// merge. The limit may change meanwhile.
+    fn rest(&self, piece: u64) {
+        let State { merging, progress, clock, .. } = self.state;
+        let mut taken = clock.monotonic().saturating_sub(self.since);
+        while !merging.lag.hurries() && !self.state.is_closing() {
+            let rate = merging.bytes_per_second();
+            let due = match rate {
+                0 => Duration::ZERO,
+                _ => Duration::from_secs_f64(piece as f64 / rate as f64),
+            };
+            let step = due.saturating_sub(taken).min(STEP);
+            if step.is_zero() {
+                break;
+            }
+            progress.rest(step);
+            taken += step;
         }
     }
 

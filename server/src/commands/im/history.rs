@@ -44,7 +44,7 @@ fn history(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refus
         window = wanted;
         Ok(true)
     })?;
-    let limit = paging.limit(&context.shared.limits);
+    let limit = paging.limit(context.limits());
     let words = detached(&arguments[..2]);
     let read = move |messaging: &Messaging| messaging.history(&words[0], &words[1], window, limit);
     at_length(context, read, |shown, out| {
@@ -58,7 +58,7 @@ fn history(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refus
 
 fn conversations(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (after, count) = after_and_count(&arguments[1..])?;
-    let limit = Limit::entries(count).body_bytes(context.shared.limits.reply_bytes);
+    let limit = Limit::entries(count).body_bytes(context.limits().reply_bytes);
     let words = detached(&[arguments[0].clone(), after.unwrap_or_default()]);
     at_length(
         context,

@@ -96,7 +96,7 @@ fn recall(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
 
 fn edit(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (words, sequence) = (detached(arguments), integer(&arguments[2])?);
-    check_body(&words[3], &context.shared.limits)?;
+    check_body(&words[3], context.limits())?;
     slowly(context, move |messaging| {
         messaging.edit(&words[0], &words[1], sequence, &words[3])?;
         Ok(1)

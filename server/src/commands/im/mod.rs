@@ -45,7 +45,7 @@ fn at_length<T: Send + 'static>(
     write: fn(&T, &mut Encoder),
 ) -> Result<Flow, Refusal> {
     // The framing is small compared to the bodies, or small in total: at most 10,000 entries.
-    let bytes = usize::try_from(context.shared.limits.reply_bytes).unwrap_or(usize::MAX);
+    let bytes = usize::try_from(context.limits().reply_bytes).unwrap_or(usize::MAX);
     reading(context, bytes, read, write)
 }
 

@@ -30,7 +30,7 @@ fn send(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal>
         }
         Ok(true)
     })?;
-    check_body(&arguments[2], &context.shared.limits)?;
+    check_body(&arguments[2], context.limits())?;
     let [conv, sender, body] = [0, 1, 2].map(|at| arguments[at].clone());
     let message = Message { conv, sender, body, id, lifetime_ms };
     let messaging = messaging(context.shared)?;

@@ -42,15 +42,13 @@ pub(in crate::commands) static COMMANDS: &[Command] = &[
 
 fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (paging, block) = paging_and_block(&arguments[2..])?;
-    let limit = paging.limit(&context.shared.limits);
+    let limit = paging.limit(context.limits());
     let messaging = Arc::clone(messaging(context.shared)?);
     let user = Bytes::copy_from_slice(&arguments[0]);
     let cursor = messaging.cursor(&user, &arguments[1])?;
     // Most pages are short: memory for a long page is reserved only when one is needed.
-    let short = Limit {
-        body_bytes: limit.body_bytes.min(context.shared.limits.max_body_bytes as u64),
-        ..limit
-    };
+    let short =
+        Limit { body_bytes: limit.body_bytes.min(context.limits().max_body_bytes as u64), ..limit };
     let lack = Arc::new(Mutex::new(Lack { messaging, user, cursor, short, limit }));
     Ok(match block {
         None => Flow::Sliced(Lack::answer(&lack, true)),

@@ -1,15 +1,36 @@
-//! The server's settings: defaults, overridden by a TOML file. The binary overrides these with the
-//! options of the command line.
+//! The server's settings.
 //!
-//! An unknown key is refused with its name: a misspelt limit that is silently ignored is worse than
-//! none.
+//! ```text
+//!               running ── rewrite
+//!               sources    render
+//!               table
+//!               setting
+//!               Config
+//! ```
+//!
+//! [`Config`] is a plain struct of plain structs, one for each area. The [table] has a row for each
+//! of its fields, from which everything else is derived; its heading says how a setting is added.
+//! [`Sources`] are read into a `Config`, and [`RunningConfig`] holds the one of a running server.
+
+mod render;
+mod rewrite;
+mod running;
+mod setting;
+mod sources;
+mod table;
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 
 use serde::{Deserialize, Serialize};
-use strandline::{LEAST_OPEN_FILES, MAX_BODY_BYTES, MAX_SEQUENCE, Options, Wakers};
+use strandline::{MAX_BODY_BYTES, Options, Wakers};
+
+pub use render::{sample_file, settings_help, settings_table};
+pub use running::{Change, RunningConfig};
+pub use setting::Setting;
+pub use sources::{Loaded, Origin, Sources, VARIABLE_PREFIX};
+pub use table::{find, settings};
 
 use crate::limits::Limits;
 use crate::messaging::{Options as MessagingOptions, WEEK_MS, first_stores};
@@ -17,42 +38,9 @@ use crate::messaging::{Options as MessagingOptions, WEEK_MS, first_stores};
 /// The default port.
 pub const DEFAULT_PORT: u16 = 7411;
 
-/// With less memory the engine, or the connections, could not work.
-const LEAST_MEMORY_BYTES: u64 = 1024 * 1024;
-
 /// The memory of all connections must be at least this many times the largest body: the buffer of a
 /// body, doubled, takes two, and input gets half of the memory.
 const BODY_SHARE: u64 = 4;
-
-/// A tebibyte, 2^40. More is a typing error, and sums must not overflow.
-const MOST_BYTES: u64 = 1 << 40;
-
-/// A gibibyte, 2^30: one reply is built in memory as a whole.
-const MOST_REPLY_BYTES: u64 = 1 << 30;
-
-/// More than the ports of one address; files limit it further.
-const MOST_CLIENTS: u64 = 1_000_000;
-
-/// A mebi, 2^20: by default no operating system gives one process more files.
-const MOST_OPEN_FILES: u64 = 1 << 20;
-
-/// More than the cores of one machine.
-const MOST_THREADS: u64 = 1024;
-
-/// For one connection.
-const MOST_SUBSCRIPTIONS: u64 = 10_000_000;
-
-/// For all connections: at 250 bytes and two names each, they take about 50 GB.
-const MOST_TOTAL_SUBSCRIPTIONS: u64 = 100_000_000;
-
-/// The limit of Linux, 2^15 - 1.
-const MOST_KEEPALIVE_SECONDS: u64 = 32_767;
-
-/// About as many names fit into the largest batch of the engine.
-const MOST_MEMBERS: u64 = 200_000;
-
-/// A year, 365 · 24 · 3600: times that far ahead can still be computed.
-const MOST_SECONDS: u64 = 31_536_000;
 
 /// The settings of a server.
 #[derive(Clone, Serialize, Deserialize)]
@@ -125,6 +113,14 @@ pub enum ConfigError {
         /// The position and the error.
         source: Box<toml::de::Error>,
     },
+    /// The file could not be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
     /// A value is not allowed.
     #[error("{what}")]
     Value {
@@ -134,27 +130,10 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// The defaults, overridden by a file.
-    pub fn read(path: &Path) -> Result<Config, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
-        Config::parse(&text).map_err(|source| ConfigError::Parse {
-            path: path.to_path_buf(),
-            source: Box::new(source),
-        })
-    }
-
-    fn parse(text: &str) -> Result<Config, toml::de::Error> {
-        toml::from_str(text)
-    }
-
-    /// Refuses values outside of their ranges.
+    /// Refuses values that are out of their bounds, or that could not work together.
     pub fn check(&self) -> Result<(), ConfigError> {
-        for (name, value, least, most) in self.bounds() {
-            if value < least || value > most {
-                let what = format!("{name} is {value}, and must be from {least} to {most}");
-                return Err(ConfigError::Value { what });
-            }
+        for setting in settings() {
+            setting.check(self).map_err(|what| ConfigError::Value { what })?;
         }
         self.check_largest_body()
     }
@@ -173,68 +152,6 @@ impl Config {
             limits.client_memory_bytes, limits.max_body_bytes
         );
         Err(ConfigError::Value { what })
-    }
-
-    /// Each number with its name, its lowest and its highest allowed value.
-    fn bounds(&self) -> Vec<(&'static str, u64, u64, u64)> {
-        let (limits, messaging) = (&self.limits, &self.messaging);
-        let bytes = |value: usize| value as u64;
-        vec![
-            (
-                "memory_budget_bytes",
-                bytes(self.memory_budget_bytes),
-                LEAST_MEMORY_BYTES,
-                MOST_BYTES,
-            ),
-            ("sync_ttl_ms", self.sync_ttl_ms, 0, MAX_SEQUENCE),
-            ("compact_bytes_per_second", self.compact_bytes_per_second, 0, MOST_BYTES),
-            ("reserve_bytes", self.reserve_bytes, 0, MOST_BYTES),
-            (
-                "max_open_files",
-                bytes(self.max_open_files),
-                bytes(LEAST_OPEN_FILES),
-                MOST_OPEN_FILES,
-            ),
-            ("threads", bytes(self.threads), 0, MOST_THREADS),
-            ("limits.max_clients", bytes(limits.max_clients), 1, MOST_CLIENTS),
-            ("limits.max_body_bytes", bytes(limits.max_body_bytes), 1, bytes(MAX_BODY_BYTES)),
-            ("limits.max_subscriptions", bytes(limits.max_subscriptions), 1, MOST_SUBSCRIPTIONS),
-            (
-                "limits.max_total_subscriptions",
-                bytes(limits.max_total_subscriptions),
-                1,
-                MOST_TOTAL_SUBSCRIPTIONS,
-            ),
-            (
-                "limits.output_high_water_bytes",
-                bytes(limits.output_high_water_bytes),
-                1024,
-                MOST_BYTES,
-            ),
-            (
-                "limits.client_memory_bytes",
-                bytes(limits.client_memory_bytes),
-                LEAST_MEMORY_BYTES,
-                MOST_BYTES,
-            ),
-            ("limits.read_ahead_bytes", bytes(limits.read_ahead_bytes), 0, MOST_BYTES),
-            ("limits.total_read_ahead_bytes", bytes(limits.total_read_ahead_bytes), 0, MOST_BYTES),
-            ("limits.reply_bytes", limits.reply_bytes, 1024, MOST_REPLY_BYTES),
-            ("limits.auth_seconds", limits.auth_seconds, 1, MOST_SECONDS),
-            ("limits.client_stall_seconds", limits.client_stall_seconds, 1, MOST_SECONDS),
-            ("limits.keepalive_seconds", limits.keepalive_seconds, 0, MOST_KEEPALIVE_SECONDS),
-            ("limits.idle_seconds", limits.idle_seconds, 0, MOST_SECONDS),
-            ("limits.stop_seconds", limits.stop_seconds, 0, MOST_SECONDS),
-            ("messaging.push_members", bytes(messaging.push_members), 0, MOST_MEMBERS),
-            ("messaging.max_members", bytes(messaging.max_members), 1, MOST_MEMBERS),
-            ("messaging.change_window_ms", messaging.change_window_ms, 0, MAX_SEQUENCE),
-            (
-                "messaging.ledger_memory_bytes",
-                messaging.ledger_memory_bytes,
-                LEAST_MEMORY_BYTES,
-                MOST_BYTES,
-            ),
-        ]
     }
 
     /// The number of event loops.
@@ -269,21 +186,25 @@ mod tests {
     use super::*;
     use crate::messaging::limit_of;
 
+    fn parse(text: &str) -> Result<Config, toml::de::Error> {
+        toml::from_str(text)
+    }
+
     #[test]
     fn a_file_overrides_the_defaults() {
-        let config = Config::parse("port = 1\npassword = \"p\"\n[limits]\nauth_seconds = 3\n")
-            .expect("it parses");
+        let config =
+            parse("port = 1\npassword = \"p\"\n[limits]\nauth_seconds = 3\n").expect("it parses");
         assert_eq!(
             (config.port, config.password.as_deref(), config.limits.auth_seconds),
             (1, Some("p"), 3)
         );
         assert_eq!(config.limits.max_clients, Limits::default().max_clients);
         assert_eq!(config.dir, PathBuf::from("strandline-data"));
-        let config = Config::parse("max_open_files = 8\n").expect("it parses");
+        let config = parse("max_open_files = 8\n").expect("it parses");
         assert!(config.check().is_ok());
         let own = Config::default().engine_options();
         assert_eq!(config.engine_options(), own.clone().max_open_files(8));
-        let config = Config::parse("sync_ttl_ms = 5\n").expect("it parses");
+        let config = parse("sync_ttl_ms = 5\n").expect("it parses");
         assert_eq!(config.engine_options(), own.stores(stores(5)));
     }
 
@@ -302,9 +223,9 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_impossible_values_are_refused() {
-        assert!(Config::parse("prot = 1").is_err_and(|error| error.to_string().contains("prot")));
-        assert!(Config::parse("[limits]\nmax_client = 1").is_err());
-        let config = Config::parse("[limits]\nmax_body_bytes = 17000000").expect("it parses");
+        assert!(parse("prot = 1").is_err_and(|error| error.to_string().contains("prot")));
+        assert!(parse("[limits]\nmax_client = 1").is_err());
+        let config = parse("[limits]\nmax_body_bytes = 17000000").expect("it parses");
         assert!(config.check().is_err_and(|error| error.to_string().contains("max_body_bytes")));
         assert!(Config::default().check().is_ok());
         for (line, name) in [
@@ -325,7 +246,7 @@ mod tests {
             ("[limits]\nkeepalive_seconds = 32768", "keepalive_seconds"),
             ("[limits]\nmax_total_subscriptions = 0", "max_total_subscriptions"),
         ] {
-            let refused = Config::parse(line).map(|config| config.check());
+            let refused = parse(line).map(|config| config.check());
             // TOML rejects a number outside of its range while parsing.
             assert!(
                 refused.is_err()
