@@ -382,8 +382,8 @@ impl Engine {
         compact::merge_all(self.state())
     }
 
-    /// Changes [`Options::compact_bytes_per_second`] of the open engine. A merge that is in progress
-    /// continues at the new rate.
+    /// Changes [`Options::compact_bytes_per_second`] of the open engine. A merge that is in
+    /// progress continues at the new rate.
     pub fn set_compact_bytes_per_second(&self, bytes: u64) {
         self.state().merging.set_bytes_per_second(bytes);
     }

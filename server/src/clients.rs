@@ -114,7 +114,8 @@ impl Client {
         }
     }
 
-    /// Waits for a request to end, or a wake-up for another reason. For its own session only: one request wakes one waiter.
+    /// Waits for a request to end, or a wake-up for another reason. For its own session only: one
+    /// request wakes one waiter.
     pub async fn asked_to_end(&self) {
         self.asked.notified().await;
     }

@@ -11,7 +11,7 @@ use strandline_server::{Sources, sample_file, settings_help};
 
 /// The options that give settings. They override the environment, which overrides the file.
 #[derive(Args)]
-pub struct Given {
+pub struct GivenSettings {
     /// TOML file with settings [default: the variable `STRANDLINE_CONFIG`].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -26,7 +26,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
     Ok((name.into(), value.into()))
 }
 
-impl Given {
+impl GivenSettings {
     /// The sources of the settings, with those of the environment.
     pub fn sources(self) -> anyhow::Result<Sources> {
         let mut sources = Sources::of_environment()?;
@@ -52,7 +52,7 @@ pub struct Serve {
     #[arg(long)]
     read_only: bool,
     #[command(flatten)]
-    given: Given,
+    given: GivenSettings,
 }
 
 impl Serve {
@@ -80,11 +80,11 @@ impl Serve {
 pub enum Configuring {
     /// Check the settings, and print those that a server would have, each with its origin.
     ///
-    /// Reads the file, the environment and the options as `serve` does. Ends with 1, and a sentence
+    /// Reads the file, the environment, the options and the certificates as `serve` does. Ends with 1, and a sentence
     /// on standard error, if a setting is unknown or is not allowed. Secrets are not shown.
     CheckConfig(CheckConfig),
-    /// List all settings, with defaults, variables of the environment, and bounds.
-    Settings(List),
+    /// ListSettings all settings, with defaults, variables of the environment, and bounds.
+    Settings(ListSettings),
 }
 
 /// The options of `check-config`.
@@ -99,7 +99,7 @@ pub struct CheckConfig {
 
 /// The options of `settings`.
 #[derive(Args)]
-pub struct List {
+pub struct ListSettings {
     /// Print a configuration file with all settings in comments instead.
     #[arg(long)]
     sample: bool,
@@ -108,11 +108,12 @@ pub struct List {
 /// Runs a verb.
 pub fn run(verb: Configuring) -> ExitCode {
     let text = match verb {
-        Configuring::Settings(List { sample: true }) => Ok(sample_file()),
-        Configuring::Settings(List { sample: false }) => Ok(settings_help()),
+        Configuring::Settings(ListSettings { sample: true }) => Ok(sample_file()),
+        Configuring::Settings(ListSettings { sample: false }) => Ok(settings_help()),
         Configuring::CheckConfig(CheckConfig { file, settings }) => {
-            Given { config: file, settings }.sources().and_then(|sources| {
+            GivenSettings { config: file, settings }.sources().and_then(|sources| {
                 let loaded = sources.load()?;
+                loaded.check_files()?;
                 Ok(loaded.lines())
             })
         }

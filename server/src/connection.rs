@@ -18,6 +18,8 @@ pub struct Connection {
     pub client: Arc<Client>,
     /// Replies and pushes that wait to be sent.
     pub out: Encoder,
+    /// The common name in the certificate that it has shown.
+    pub certificate_name: Option<Box<str>>,
     /// Whether it gave the password, or none is required.
     pub logged_in: bool,
     /// Its copy of the server's settings, at most one round old.
@@ -32,6 +34,7 @@ impl Connection {
         Connection {
             client,
             out: Encoder::default(),
+            certificate_name: None,
             logged_in: !shared.password.is_set(),
             config: shared.config.now(),
             subscriptions: Subscriptions::new(

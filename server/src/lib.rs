@@ -14,7 +14,7 @@
 //!  submitter
 //!  limits  pool
 //!  refusal
-//!  auth  clients  files  memory  messaging  metrics  protocol
+//!  auth  clients  files  memory  messaging  metrics  protocol  tls
 //!  (engine)
 //! ```
 //!
@@ -46,10 +46,11 @@ mod refusal;
 mod session;
 mod shared;
 mod submitter;
+mod tls;
 mod watch;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use strandline::{Engine, LEAST_OPEN_FILES};
@@ -67,12 +68,15 @@ pub use messaging::{
     forget_lines, is_mark,
 };
 pub use shared::StopReason;
+pub use tls::{ClientCertificates, TlsError, TlsSettings, TlsVersion};
 
 use crate::config::RunningConfig;
 use crate::files::Shares;
+use crate::listener::Listeners;
 use crate::loops::Loops;
 use crate::pool::Pool;
 use crate::shared::Shared;
+use crate::tls::Acceptor;
 
 /// The reason why a server could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +95,9 @@ pub enum ServerError {
         /// The error of the operating system.
         source: io::Error,
     },
+    /// TLS cannot be used.
+    #[error("cannot use TLS")]
+    Tls(#[from] TlsError),
     /// The operating system does not give the server its threads.
     #[error("cannot start the server's threads: allow more (ulimit -u)")]
     Threads(#[source] io::Error),
@@ -102,6 +109,7 @@ pub enum ServerError {
 /// A running server.
 pub struct Server {
     shared: Arc<Shared>,
+    tls_address: Option<SocketAddr>,
     task: JoinHandle<Result<StopReason, strandline::Error>>,
 }
 
@@ -156,14 +164,18 @@ impl Server {
             Err(error) => Err(error),
         };
         let (engine, messaging) = pool.spawn(open).await??;
-        let wanted = SocketAddr::new(config.bind, config.port);
-        let listen_error = |source| ServerError::Listen { address: wanted, source };
-        let listener = TcpListener::bind(wanted).await.map_err(listen_error)?;
-        let address = listener.local_addr().map_err(listen_error)?;
-        let shared = Arc::new(Shared::new(engine, messaging, running, pool, address));
+        let (plain, address) = listen(config.bind, config.port).await?;
+        let mut listeners = Listeners { plain, encrypted: None };
+        let (mut tls, mut tls_address) = (None, None);
+        if let Some(port) = config.tls.port {
+            let (listener, address) = listen(config.tls.bind.unwrap_or(config.bind), port).await?;
+            tls = Some(Acceptor::load(&config.tls)?);
+            (listeners.encrypted, tls_address) = (Some(listener), Some(address));
+        }
+        let shared = Arc::new(Shared::new(engine, messaging, running, pool, (address, tls)));
         let loops = Loops::start(config.loops(), &shared).map_err(ServerError::Threads)?;
-        let task = tokio::spawn(listener::run(listener, loops, Arc::clone(&shared)));
-        Ok(Server { shared, task })
+        let task = tokio::spawn(listener::run(listeners, loops, Arc::clone(&shared)));
+        Ok(Server { shared, tls_address, task })
     }
 
     /// The address on which the server listens.
@@ -171,10 +183,16 @@ impl Server {
         self.shared.address
     }
 
-    /// Reads the sources of the settings again, and applies what may change at run time. With an
+    /// The address on which the server listens for TLS, if it does.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
+    }
+
+    /// Reads the certificates and the sources of the settings again, and applies what may change at run time. With an
     /// error nothing changes.
-    pub fn reload(&self) -> Result<(), ConfigError> {
-        self.shared.reload()
+    pub async fn reload(&self) -> Result<(), ServerError> {
+        let shared = Arc::clone(&self.shared);
+        Ok(self.shared.pool.spawn(move || shared.reload()).await??)
     }
 
     /// Asks the server to stop gracefully. [`Server::wait`] returns when it has stopped.
@@ -186,4 +204,12 @@ impl Server {
     pub async fn wait(&mut self) -> Result<StopReason, ServerError> {
         Ok((&mut self.task).await??)
     }
+}
+
+async fn listen(address: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let address = SocketAddr::new(address, port);
+    let error = |source| ServerError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let address = listener.local_addr().map_err(error)?;
+    Ok((listener, address))
 }

@@ -20,6 +20,7 @@ use crate::loops::Loops;
 use crate::notices::NoticeKind;
 use crate::session::Session;
 use crate::shared::{Shared, StopReason};
+use crate::tls::Socket;
 use crate::watch::{MemoryWatch, look_at_engine};
 
 /// After a failed accept, mostly for lack of file descriptors: trying again at once would only use
@@ -41,23 +42,50 @@ const KEEPALIVE_PROBES: u32 = 3;
 /// How often the memory of connections is checked.
 const MEMORY_PAUSE: Duration = Duration::from_millis(100);
 
+/// How often it is checked whether the files of the certificates have changed.
+const CERTIFICATES_PAUSE: Duration = Duration::from_secs(2);
+
+/// Where connections come from.
+pub struct Listeners {
+    /// The plain port.
+    pub plain: TcpListener,
+    /// The port for TLS.
+    pub encrypted: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// The next connection, and whether it is encrypted.
+    async fn accept(&self) -> (io::Result<TcpStream>, bool) {
+        let of = |accepted: io::Result<(TcpStream, _)>| accepted.map(|(socket, _)| socket);
+        match &self.encrypted {
+            None => (of(self.plain.accept().await), false),
+            Some(encrypted) => tokio::select! {
+                accepted = self.plain.accept() => (of(accepted), false),
+                accepted = encrypted.accept() => (of(accepted), true),
+            },
+        }
+    }
+}
+
 /// Accepts connections until the server is asked to stop, then stops it. Returns the reason, or the
 /// error if the engine did not close.
 pub async fn run(
-    listener: TcpListener,
+    listeners: Listeners,
     loops: Loops,
     shared: Arc<Shared>,
 ) -> Result<StopReason, Error> {
     let mut sessions = JoinSet::new();
     let mut memory_watch = MemoryWatch::default();
     let (mut engine_tick, mut memory_tick) = (interval(ENGINE_PAUSE), interval(MEMORY_PAUSE));
+    let mut certificates_tick = interval(CERTIFICATES_PAUSE);
+    certificates_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     engine_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     memory_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let reason = loop {
         tokio::select! {
             reason = shared.stopped() => break reason,
-            accepted = listener.accept() => match accepted {
-                Ok((socket, _)) => admit(socket, &loops, &shared, &mut sessions),
+            (accepted, is_encrypted) = listeners.accept() => match accepted {
+                Ok(socket) => admit((socket, is_encrypted), &loops, &shared, &mut sessions),
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
@@ -70,9 +98,13 @@ pub async fn run(
             }
             _ = engine_tick.tick() => look_at_engine(&shared),
             _ = memory_tick.tick() => memory_watch.look(&shared),
+            _ = certificates_tick.tick(), if shared.tls.is_some() => {
+                let looking = Arc::clone(&shared);
+                shared.pool.spawn(move || looking.look_at_certificates());
+            }
         }
     };
-    drop(listener);
+    drop(listeners);
     info!(?reason, clients = shared.clients.count(), "stopping");
     shared.clients.finish_all();
     let all_ended = async { while sessions.join_next().await.is_some() {} };
@@ -126,7 +158,12 @@ fn prepare(socket: &TcpStream, keepalive: Option<Duration>) -> io::Result<()> {
     Ok(())
 }
 
-fn admit(socket: TcpStream, loops: &Loops, shared: &Arc<Shared>, sessions: &mut JoinSet<()>) {
+fn admit(
+    (socket, is_encrypted): (TcpStream, bool),
+    loops: &Loops,
+    shared: &Arc<Shared>,
+    sessions: &mut JoinSet<()>,
+) {
     let Ok(address) = socket.peer_addr() else { return };
     let config = shared.config.now();
     let limits = &config.limits;
@@ -141,9 +178,11 @@ fn admit(socket: TcpStream, loops: &Loops, shared: &Arc<Shared>, sessions: &mut 
             format_args!("{address}: there are {most} connections already"),
         );
         // The buffer of a new socket is empty, so this does not wait. If it fails, the client only
-        // sees the close.
-        let _ = socket
-            .try_write(format!("-LIMIT the server has {most} connections already\r\n").as_bytes());
+        // sees the close, as it does if it waits for a handshake.
+        if !is_encrypted {
+            let text = format!("-LIMIT the server has {most} connections already\r\n");
+            let _ = socket.try_write(text.as_bytes());
+        }
         return;
     };
     shared.metrics.connections.one();
@@ -151,7 +190,12 @@ fn admit(socket: TcpStream, loops: &Loops, shared: &Arc<Shared>, sessions: &mut 
     let seat = event_loop.seat();
     let serving = async move {
         // The socket belongs to the loop from here on.
-        match socket.into_std().and_then(TcpStream::from_std) {
+        let socket = socket.into_std().and_then(TcpStream::from_std);
+        let socket = socket.and_then(|socket| match &shared.tls {
+            Some(tls) if is_encrypted => tls.accept(socket),
+            _ => Ok(Socket::Plain(socket)),
+        });
+        match socket {
             Ok(socket) => Session::serve(socket, client, seat.submitter(), shared).await,
             Err(error) => {
                 warn!(%error, "cannot serve a connection");

@@ -1,6 +1,6 @@
 //! The binary `strandline`: command line, settings, log, signals, exit code.
 //!
-//! Standard output gets one line, with the address on which the server listens; the log goes to
+//! Standard output gets a line for each address on which the server listens; the log goes to
 //! standard error. The server does not depend on readers of either. Exit codes of `serve`: 0 after
 //! a graceful stop; 1 if the server could not start, if its engine refuses writes, or if it did not
 //! close. `care` has those of the other verbs.
@@ -153,7 +153,7 @@ async fn serve_until_stopped(sources: Sources) -> anyhow::Result<StopReason> {
             _ = terminate.recv() => info!("SIGTERM"),
             _ = interrupt.recv() => info!("SIGINT"),
             _ = hangup.recv() => {
-                reload(&server);
+                reload(&server).await;
                 continue;
             }
         }
@@ -164,17 +164,20 @@ async fn serve_until_stopped(sources: Sources) -> anyhow::Result<StopReason> {
 }
 
 /// Reads the settings again. With an error the server continues with those that it has.
-fn reload(server: &Server) {
+async fn reload(server: &Server) {
     info!("SIGHUP: the settings are read again");
-    if let Err(problem) = server.reload() {
+    if let Err(problem) = server.reload().await {
         error!("the settings stay as they are: {}", chain_text(&anyhow::Error::from(problem)));
     }
 }
 
-/// Prints the address, for whoever started the server. If nobody reads it, only a thread of its own
+/// Prints the addresses, for whoever started the server. If nobody reads it, only a thread of its own
 /// blocks or fails.
 fn announce(server: &Server) {
-    let line = format!("listening on {}\n", server.address());
+    let mut line = format!("listening on {}\n", server.address());
+    if let Some(address) = server.tls_address() {
+        line.push_str(&format!("listening for TLS on {address}\n"));
+    }
     let started = thread::Builder::new().name("strandline-announce".into()).spawn(move || {
         let mut out = io::stdout().lock();
         if let Err(error) = out.write_all(line.as_bytes()).and_then(|()| out.flush()) {

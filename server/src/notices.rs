@@ -32,6 +32,8 @@ pub enum NoticeKind {
     FailedLogin,
     /// A command was refused with `LIMIT`.
     Limit,
+    /// A TLS handshake failed.
+    Handshake,
     /// A backup was completed.
     Backup,
     /// A backup failed.
@@ -53,6 +55,9 @@ impl Notices {
         match kind {
             NoticeKind::FailedLogin => {
                 warn!(client = id, %address, name, count, %why, "a login failed");
+            }
+            NoticeKind::Handshake => {
+                warn!(client = id, %address, count, %why, "a TLS handshake failed");
             }
             NoticeKind::Limit => {
                 warn!(client = id, %address, name, count, %why, "a command was refused by a limit");

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use strandline::Engine;
 use strandline::clock::{Clock as _, SystemClock};
 use tokio::sync::Notify;
+use tracing::{error, info};
 
 use crate::auth::Password;
 use crate::clients::{Channels, Client, Clients};
@@ -18,6 +19,7 @@ use crate::messaging::Messaging;
 use crate::metrics::Metrics;
 use crate::notices::{NoticeKind, Notices};
 use crate::pool::Pool;
+use crate::tls::{Acceptor, TlsError};
 
 /// The reason why the server stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +50,8 @@ pub struct Shared {
     pub memory: Memory,
     /// The subscribers of channels.
     pub channels: Arc<Channels>,
+    /// TLS, if it is on.
+    pub tls: Option<Acceptor>,
     /// The address on which the server listens.
     pub address: SocketAddr,
     /// When it started, Unix ms.
@@ -70,7 +74,7 @@ impl Shared {
         messaging: Option<Messaging>,
         config: RunningConfig,
         pool: Pool,
-        address: SocketAddr,
+        (address, tls): (SocketAddr, Option<Acceptor>),
     ) -> Shared {
         let (clock, given) = (SystemClock::new(), config.now());
         Shared {
@@ -83,6 +87,7 @@ impl Shared {
             memory: Memory::new(given.limits.client_memory_bytes),
             config,
             channels: Arc::default(),
+            tls,
             address,
             since_ms: clock.now_ms(),
             read_ahead_bytes: AtomicUsize::new(0),
@@ -104,9 +109,22 @@ impl Shared {
         self.config.set(wanted).map(|change| self.apply(&change))
     }
 
-    /// Reads the sources of the settings again. With an error nothing changes.
+    /// Reads the certificates and the sources of the settings again, from the disk. With an error
+    /// the old ones stay.
     pub fn reload(&self) -> Result<(), ConfigError> {
+        if let Some(Err(problem)) = self.tls.as_ref().map(Acceptor::reload) {
+            note_old_certificate(problem);
+        }
         self.config.reload().map(|change| self.apply(&change))
+    }
+
+    /// Uses a certificate whose files have changed. Reads the disk.
+    pub fn look_at_certificates(&self) {
+        match self.tls.as_ref().map(Acceptor::reload_if_changed) {
+            Some(Ok(true)) => info!("the certificate has changed, and is used from now on"),
+            Some(Err(problem)) => note_old_certificate(problem),
+            Some(Ok(false)) | None => {}
+        }
     }
 
     /// Hands changed settings to everyone who does not read them each time.
@@ -147,4 +165,9 @@ impl Shared {
             self.stop.notified().await;
         }
     }
+}
+
+fn note_old_certificate(problem: TlsError) {
+    let problem = anyhow::Error::from(problem);
+    error!("the old certificate stays in use: {problem:#}");
 }

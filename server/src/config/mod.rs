@@ -29,11 +29,12 @@ use strandline::{MAX_BODY_BYTES, Options, Wakers};
 pub use render::{sample_file, settings_help, settings_table};
 pub use running::{Change, RunningConfig};
 pub use setting::Setting;
-pub use sources::{Loaded, Origin, Sources, VARIABLE_PREFIX};
+pub use sources::{Loaded, Origin, Sources};
 pub use table::{find, settings};
 
 use crate::limits::Limits;
 use crate::messaging::{Options as MessagingOptions, WEEK_MS, first_stores};
+use crate::tls::TlsSettings;
 
 /// The default port.
 pub const DEFAULT_PORT: u16 = 7411;
@@ -70,6 +71,8 @@ pub struct Config {
     pub threads: usize,
     /// The limits of connections.
     pub limits: Limits,
+    /// TLS.
+    pub tls: TlsSettings,
     /// The settings of messaging.
     pub messaging: MessagingOptions,
 }
@@ -89,6 +92,7 @@ impl Default for Config {
             max_open_files: 256,
             threads: 0,
             limits: Limits::default(),
+            tls: TlsSettings::default(),
             messaging: MessagingOptions::default(),
         }
     }
@@ -135,6 +139,7 @@ impl Config {
         for setting in settings() {
             setting.check(self).map_err(|what| ConfigError::Value { what })?;
         }
+        self.tls.check().map_err(|what| ConfigError::Value { what })?;
         self.check_largest_body()
     }
 

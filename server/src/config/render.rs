@@ -9,16 +9,6 @@ use super::table::settings;
 /// The width of the text of comments in the sample file.
 const COLUMNS: usize = 96;
 
-/// A value as it is written in TOML. What is not set is the empty text, which means the same.
-pub fn toml_value(plain: &Plain) -> String {
-    match plain {
-        Plain::Nothing => "\"\"".into(),
-        Plain::Flag(flag) => flag.to_string(),
-        Plain::Number(number) => number.to_string(),
-        Plain::Text(text) => toml::Value::String(text.clone()).to_string(),
-    }
-}
-
 /// The section of a setting, and its name in it.
 fn split(setting: &Setting) -> (&'static str, &'static str) {
     setting.name.rsplit_once('.').unwrap_or(("", setting.name))
@@ -110,7 +100,11 @@ pub fn sample_file() -> String {
         file.push('\n');
         file.push_str(&wrapped(&explanation(setting), "# "));
         if !setting.in_file_only {
-            let value = toml_value(&setting.plain(&defaults));
+            let plain = match setting.example {
+                "" => setting.plain(&defaults),
+                example => example.parse().map_or(Plain::Text(example.into()), Plain::Number),
+            };
+            let value = plain.in_toml();
             writeln!(file, "#{name} = {value}").expect("a string takes all that is written");
         }
     }
@@ -124,7 +118,7 @@ pub fn settings_help() -> String {
     for setting in settings() {
         let default = match setting.plain(&defaults) {
             _ if setting.in_file_only => "(in the file only)".into(),
-            plain => toml_value(&plain),
+            plain => plain.in_toml(),
         };
         writeln!(help, "{} = {default}", setting.name).expect("a string takes all that is written");
         if !setting.in_file_only {
@@ -153,7 +147,7 @@ mod tests {
             })
             .collect();
         let parsed: Config = toml::from_str(&all).expect("it is valid");
-        for setting in settings().filter(|setting| setting.plain(&parsed) != Plain::Nothing) {
+        for setting in settings().filter(|setting| setting.example.is_empty()) {
             let shown = |config| setting.plain(config).to_string();
             assert_eq!(shown(&parsed), shown(&Config::default()), "{}", setting.name);
         }

@@ -9,6 +9,9 @@ use std::path::PathBuf;
 
 use super::Config;
 
+/// The beginning of the names of variables that are settings.
+pub const VARIABLE_PREFIX: &str = "STRANDLINE_";
+
 /// The value of a setting without its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plain {
@@ -29,6 +32,18 @@ impl fmt::Display for Plain {
             Plain::Flag(flag) => flag.fmt(formatter),
             Plain::Number(number) => number.fmt(formatter),
             Plain::Text(text) => text.fmt(formatter),
+        }
+    }
+}
+
+impl Plain {
+    /// As it is written in TOML. What is not set is the empty text, which means the same.
+    pub fn in_toml(&self) -> String {
+        match self {
+            Plain::Nothing => "\"\"".into(),
+            Plain::Flag(flag) => flag.to_string(),
+            Plain::Number(number) => number.to_string(),
+            Plain::Text(text) => toml::Value::String(text.clone()).to_string(),
         }
     }
 }
@@ -59,6 +74,26 @@ macro_rules! numbers {
 }
 
 numbers!(u16, u64, usize);
+
+/// Implements [`Field`] for a choice of words.
+macro_rules! words {
+    ($choice:ty: $($word:literal => $value:path),+) => {
+        impl Field for $choice {
+            fn plain(&self) -> Plain {
+                Plain::Text(match self { $($value => $word),+ }.into())
+            }
+
+            fn parsed(text: &str) -> Result<$choice, String> {
+                match text {
+                    $($word => Ok($value),)+
+                    _ => Err(format!("one of {}", [$($word),+].join(", "))),
+                }
+            }
+        }
+    };
+}
+
+pub(super) use words;
 
 impl Field for bool {
     fn plain(&self) -> Plain {
@@ -131,6 +166,8 @@ pub struct Setting {
     pub secret: bool,
     /// Whether it is more than one value, and can be set in the file only.
     pub in_file_only: bool,
+    /// A value for the sample file, if it is not set by default.
+    pub example: &'static str,
     /// The name that it has in Redis, if it means the same there.
     pub redis: Option<&'static str>,
     /// What it means, in one line.
@@ -202,6 +239,7 @@ impl Setting {
             live: false,
             secret: false,
             in_file_only: false,
+            example: "",
             redis: None,
             help: "",
             access,
@@ -236,6 +274,11 @@ impl Setting {
     /// It can be set in the file only.
     pub const fn in_file_only(self) -> Setting {
         Setting { in_file_only: true, ..self }
+    }
+
+    /// Adds a value for the sample file.
+    pub const fn example(self, example: &'static str) -> Setting {
+        Setting { example, ..self }
     }
 
     /// Adds the name in Redis.
@@ -298,7 +341,7 @@ impl Setting {
 
     /// The name of its variable in the environment.
     pub fn variable(&self) -> String {
-        format!("{}{}", super::VARIABLE_PREFIX, self.name.replace('.', "_").to_uppercase())
+        format!("{}{}", VARIABLE_PREFIX, self.name.replace('.', "_").to_uppercase())
     }
 
     /// What it may be, in words.

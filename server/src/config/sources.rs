@@ -9,12 +9,10 @@ use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::setting::Setting;
+use super::setting::{Setting, VARIABLE_PREFIX};
 use super::table::{find, settings};
 use super::{Config, ConfigError};
-
-/// The beginning of the names of variables that are settings.
-pub const VARIABLE_PREFIX: &str = "STRANDLINE_";
+use crate::tls::{Acceptor, TlsError};
 
 /// The variable with the path of the file.
 pub const FILE_VARIABLE: &str = "STRANDLINE_CONFIG";
@@ -78,11 +76,19 @@ impl Loaded {
             } else if setting.secret {
                 setting.shown(&self.config)
             } else {
-                super::render::toml_value(&setting.plain(&self.config))
+                setting.plain(&self.config).in_toml()
             };
             format!("{} = {value}  # {}\n", setting.name, self.origin(setting))
         };
         settings().map(line).collect()
+    }
+
+    /// Reads the certificates, so that a mistake is found before a server starts.
+    pub fn check_files(&self) -> Result<(), TlsError> {
+        match self.config.tls.port {
+            Some(_) => Acceptor::load(&self.config.tls).map(drop),
+            None => Ok(()),
+        }
     }
 
     fn set(&mut self, name: &str, text: &str, origin: Origin) -> Result<(), ConfigError> {

@@ -4,13 +4,15 @@
 //! To add a setting: a field in the settings of its area, and a row here. To add a section: a
 //! struct in `<area>/settings.rs` (serde with `default` and `deny_unknown_fields`, `Default`,
 //! `Clone`, `PartialEq`), a field of [`Config`](super::Config), and its rows here, in the order of
-//! the document. A field of a type of its own implements `Field`. A list of tables is a row of
+//! the document: those without a section come first, for TOML's sake. A field of a type of its own
+//! implements `Field` (`words!` for a choice of words). A list or a map of tables is a row of
 //! `list_setting!`. If a live setting must be handed to someone who does not read the settings each
 //! time, do so in `Shared::apply`.
 
 use strandline::{LEAST_OPEN_FILES, MAX_BODY_BYTES, MAX_SEQUENCE};
 
-use super::setting::{Access, Field, Setting, setting};
+use super::setting::{Access, Field, Plain, Setting, setting, words};
+use crate::tls::{ClientCertificates, TlsVersion};
 
 /// With less memory the engine, or the connections, could not work.
 const LEAST_MEMORY_BYTES: u64 = 1024 * 1024;
@@ -47,7 +49,7 @@ const MOST_SECONDS: u64 = 31_536_000;
 
 /// All settings, in the order of the document.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
-    [SERVER, LIMITS, MESSAGING].into_iter().flatten()
+    [SERVER, LIMITS, TLS, MESSAGING].into_iter().flatten()
 }
 
 /// The setting with this name.
@@ -159,6 +161,43 @@ static LIMITS: &[Setting] = &[
         .help("Time that connections get when the server stops."),
 ];
 
+words!(ClientCertificates:
+    "none" => ClientCertificates::None,
+    "optional" => ClientCertificates::Optional,
+    "required" => ClientCertificates::Required
+);
+
+words!(TlsVersion: "1.2" => TlsVersion::V12, "1.3" => TlsVersion::V13);
+
+static TLS: &[Setting] = &[
+    setting!(tls.port).example("7412").help(
+        "Port for TLS, beside the plain one; 0 takes a free one. Without it there is no TLS.",
+    ),
+    setting!(tls.bind)
+        .unit("address")
+        .example("0.0.0.0")
+        .help("Address to listen on for TLS, if it is not `bind`."),
+    setting!(tls.certificate)
+        .unit("path")
+        .example("/etc/strandline/tls.crt")
+        .help("PEM file with the server's certificate, and those that lead to its authority."),
+    setting!(tls.key)
+        .unit("path")
+        .example("/etc/strandline/tls.key")
+        .help("PEM file with the private key of the certificate."),
+    setting!(tls.client_ca)
+        .unit("path")
+        .example("/etc/strandline/clients-ca.crt")
+        .help("PEM file with the certificates of the authorities that sign clients' certificates."),
+    setting!(tls.client_certificates).words(&["none", "optional", "required"]).help(
+        "Whether clients are asked for a certificate, and must show one. One that is shown must \
+         be valid.",
+    ),
+    setting!(tls.minimum_version)
+        .words(&["1.2", "1.3"])
+        .help("The oldest version of TLS that is accepted."),
+];
+
 static MESSAGING: &[Setting] = &[
     setting!(messaging.push_members).unit("members").bounds(0, MOST_MEMBERS).help(
         "Conversations of mode auto are pushed up to so many, and pulled above; 0: always \
@@ -191,8 +230,9 @@ mod tests {
     use crate::config::Config;
 
     fn names(prefix: &str, value: &Json, found: &mut BTreeSet<String>) {
+        let is_list = find(prefix).is_some_and(|setting| setting.in_file_only);
         match value {
-            Json::Object(fields) => fields.iter().for_each(|(name, value)| {
+            Json::Object(fields) if !is_list => fields.iter().for_each(|(name, value)| {
                 let dot = if prefix.is_empty() { "" } else { "." };
                 names(&format!("{prefix}{dot}{name}"), value, found);
             }),

@@ -35,7 +35,6 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
@@ -50,6 +49,7 @@ use crate::protocol::{Decoder, Request};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 use crate::submitter::Submitter;
+use crate::tls::Socket;
 use pace::Pace;
 use slow::Slices;
 use wire::Reading;
@@ -64,7 +64,9 @@ enum Parting {
 
 /// A connection that is being served.
 pub struct Session {
-    socket: TcpStream,
+    socket: Socket,
+    /// The TLS handshake is not complete.
+    handshaking: bool,
     shared: Arc<Shared>,
     /// The path of its writes.
     submitter: Arc<Submitter>,
@@ -106,7 +108,7 @@ pub struct Session {
 impl Session {
     /// Serves a client until the client or the server ends the connection.
     pub async fn serve(
-        socket: TcpStream,
+        socket: Socket,
         client: Arc<Client>,
         submitter: Arc<Submitter>,
         shared: Arc<Shared>,
@@ -116,6 +118,7 @@ impl Session {
         let mut session = Session {
             login_deadline: now + connection.config.limits.auth_timeout(),
             connection,
+            handshaking: socket.is_handshaking(),
             socket,
             submitter,
             decoder: Decoder::default(),
@@ -137,7 +140,7 @@ impl Session {
         };
         match session.run().await {
             Ok(Parting::Friendly) => session.linger().await,
-            Ok(Parting::Sudden) => {}
+            Ok(Parting::Sudden) => session.socket.try_goodbye(),
             Err(error) => debug!(client = session.connection.client.id, %error, "connection lost"),
         }
     }
@@ -206,7 +209,12 @@ impl Session {
     fn is_finished(&self) -> bool {
         let ends =
             self.closing || (self.input_ended && (self.blocked.is_some() || self.out_of_requests));
-        ends && self.slices.is_none() && self.connection.out.is_empty()
+        ends && self.slices.is_none() && self.is_all_sent()
+    }
+
+    /// Whether the kernel has taken all output.
+    fn is_all_sent(&self) -> bool {
+        self.connection.out.is_empty() && !self.socket.has_unsent()
     }
 
     /// Tries the blocked command again if one of its timelines has advanced or its time is over.
@@ -311,7 +319,7 @@ impl Session {
             }
         }
         let now = Instant::now();
-        if self.connection.logged_in {
+        if !self.is_stranger() {
             // A client that logs out by RESET gets the whole time again. A client that never logged
             // in does not, whatever it sends.
             self.login_deadline = now + self.limits().auth_timeout();
@@ -334,6 +342,11 @@ impl Session {
         }
         if self.login_deadline().is_some_and(|deadline| deadline <= now) {
             self.shared.metrics.auth_timeouts.one();
+            if self.handshaking {
+                let why = "the time for the TLS handshake is over";
+                self.shared.note(NoticeKind::NoLogin, &self.connection.client, why);
+                return true;
+            }
             return self.cut(&Refusal::new(
                 "NOAUTH",
                 "Authentication required: the time to log in is over",
@@ -362,7 +375,7 @@ impl Session {
 
     /// Whether the client must take some output.
     fn output_waits(&self) -> bool {
-        self.is_full() || ((self.closing || self.input_ended) && !self.connection.out.is_empty())
+        self.is_full() || ((self.closing || self.input_ended) && !self.is_all_sent())
     }
 
     /// Whether the client must complete a request.
@@ -387,8 +400,14 @@ impl Session {
         self.limits().idle_timeout().filter(|_| is_idle).map(|timeout| self.last_command + timeout)
     }
 
+    /// Whether the client has not logged in, or cannot even speak yet.
+    fn is_stranger(&self) -> bool {
+        self.handshaking || !self.connection.logged_in
+    }
+
     fn login_deadline(&self) -> Option<Instant> {
-        (self.shared.password.is_set() && !self.connection.logged_in).then_some(self.login_deadline)
+        let must_log_in = self.shared.password.is_set() && !self.connection.logged_in;
+        (self.handshaking || must_log_in).then_some(self.login_deadline)
     }
 
     /// The earliest deadline that ends a wait.
@@ -415,7 +434,7 @@ impl Session {
         if reading == Reading::Yes {
             interest |= Interest::READABLE;
         }
-        if !self.connection.out.is_empty() {
+        if !self.is_all_sent() {
             interest |= Interest::WRITABLE;
         }
         let deadline = self.deadline();

@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::Session;
 use crate::memory::{FLOOR_BYTES, Held, STRANGER_INPUT_BYTES, STRANGER_READ_BYTES};
+use crate::notices::NoticeKind;
 
 /// The minimum size of a read.
 const READ_BYTES: usize = 16 * 1024;
@@ -42,7 +42,7 @@ impl Session {
         if self.input_ended || self.closing {
             return Reading::No;
         }
-        if !self.connection.logged_in {
+        if self.is_stranger() {
             return if self.decoder.buffered() < STRANGER_INPUT_BYTES {
                 Reading::Yes
             } else {
@@ -76,14 +76,18 @@ impl Session {
         if self.reading() != Reading::Yes {
             return Ok(false);
         }
-        let room = if self.connection.logged_in {
-            self.decoder.buffered().clamp(READ_BYTES, MAX_READ_BYTES)
-        } else {
+        let room = if self.is_stranger() {
             STRANGER_READ_BYTES
+        } else {
+            self.decoder.buffered().clamp(READ_BYTES, MAX_READ_BYTES)
         };
         let buffer = self.decoder.buffer();
         buffer.reserve(room);
-        match self.socket.try_read_buf(buffer) {
+        let outcome = self.socket.try_read_buf(buffer);
+        if self.handshaking {
+            self.note_handshake(&outcome);
+        }
+        match outcome {
             Ok(0) => {
                 self.input_ended = true;
                 Ok(true)
@@ -99,6 +103,20 @@ impl Session {
                 Ok(false)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Notes the end of the TLS handshake, or its failure.
+    fn note_handshake(&mut self, outcome: &io::Result<usize>) {
+        self.handshaking = self.socket.is_handshaking();
+        if !self.handshaking {
+            self.connection.certificate_name = self.socket.peer_name();
+        }
+        match outcome {
+            Err(error) if error.kind() == ErrorKind::InvalidData => {
+                self.shared.note(NoticeKind::Handshake, &self.connection.client, error);
+            }
+            _ => {}
         }
     }
 
@@ -118,6 +136,9 @@ impl Session {
                 Err(error) => return Err(error),
             }
         }
+        if self.socket.has_unsent() {
+            moved |= self.socket.try_flush()?;
+        }
         Ok(moved)
     }
 
@@ -125,17 +146,17 @@ impl Session {
     /// unread input resets the connection, and the reset may overtake the last reply, which is
     /// usually the error that explains the close.
     pub(super) async fn linger(&mut self) {
-        if self.socket.shutdown().await.is_err() || self.input_ended {
+        let shut_down = timeout(LINGER, self.socket.shutdown()).await;
+        if !matches!(shut_down, Ok(Ok(()))) || self.input_ended {
             return;
         }
         let mut unread = Vec::with_capacity(READ_BYTES);
         let mut left = LINGER_BYTES;
         let listening = async {
-            while let Ok(count @ 1..) = self.socket.read_buf(&mut unread).await
+            while let Ok(count @ 1..) = self.socket.discard(&mut unread).await
                 && count < left
             {
                 left -= count;
-                unread.clear();
             }
         };
         // The connection ends in either case.
@@ -145,13 +166,16 @@ impl Session {
     /// Updates this connection's part of the memory of all connections.
     pub(super) fn note_memory(&mut self) {
         let pending: usize = self.pending.iter().flatten().map(Bytes::len).sum();
-        let input = self.decoder.held_bytes() + pending + self.writing_bytes;
-        let held = Held::of(input, self.connection.out.held_bytes(), self.connection.logged_in);
+        let (socket_input, socket_output) = self.socket.held_bytes();
+        let input = self.decoder.held_bytes() + pending + self.writing_bytes + socket_input;
+        let output = self.connection.out.held_bytes() + socket_output;
+        let is_known = !self.is_stranger();
+        let held = Held::of(input, output, is_known);
         if held != self.held {
             self.shared.memory.change(self.held, held);
             self.held = held;
             let client = &self.connection.client;
-            client.logged_in.store(self.connection.logged_in, Ordering::Relaxed);
+            client.logged_in.store(is_known, Ordering::Relaxed);
             client.input_bytes.store(held.input + held.stranger, Ordering::Relaxed);
             client.output_bytes.store(held.output, Ordering::Relaxed);
         }

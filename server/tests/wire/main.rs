@@ -22,3 +22,4 @@ mod stop;
 mod stores;
 mod support;
 mod syncing;
+mod tls;

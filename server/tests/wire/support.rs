@@ -95,6 +95,18 @@ impl TestServer {
         std::fs::write(&path, bytes).expect("it is written");
     }
 
+    /// The address for TLS.
+    pub fn tls_address(&self) -> SocketAddr {
+        let server = self.server.as_ref().expect("it runs");
+        server.tls_address().expect("it has TLS")
+    }
+
+    /// What SIGHUP does.
+    pub fn reload(&self) {
+        let reloading = self.server.as_ref().expect("it runs").reload();
+        self.runtime.block_on(reloading).expect("the settings are valid");
+    }
+
     /// The directory of the data.
     pub fn data(&self) -> PathBuf {
         self.config.dir.clone()
