@@ -1,5 +1,5 @@
 //! The figures of INFO and TL.STATS: those of the engine, the server's counters, connections and
-//! their memory, the process, and stores.
+//! their memory, scheduled backups, the process, and stores.
 //!
 //! docs/operations.md lists the names, and a test compares the two. The allocator is the system's,
 //! which reports nothing without unsafe code: resident memory is measured by the kernel.
@@ -20,6 +20,7 @@ pub fn all(shared: &Shared) -> Vec<Figure> {
     let mut figures: Vec<Figure> = shared.engine.stats().figures().map(fixed).collect();
     figures.extend(shared.metrics.fields().into_iter().map(fixed));
     figures.extend(clients(shared).into_iter().map(fixed));
+    figures.extend(shared.backups.figures(shared.now_ms()).into_iter().map(fixed));
     figures.extend(process().into_iter().map(fixed));
     figures.extend(stores(shared));
     figures

@@ -14,7 +14,7 @@
 //!  submitter
 //!  limits  pool
 //!  refusal
-//!  auth  clients  files  memory  messaging  metrics  protocol  tls
+//!  auth  backups  clients  files  memory  messaging  metrics  protocol  tls
 //!  (engine)
 //! ```
 //!
@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 mod auth;
+mod backups;
 mod clients;
 mod commands;
 mod config;
@@ -57,6 +58,7 @@ use strandline::{Engine, LEAST_OPEN_FILES};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use backups::{BackupSettings, Schedule, ScheduleError};
 pub use commands::render_tables;
 pub use config::{
     Config, ConfigError, DEFAULT_PORT, Loaded, Origin, Sources, sample_file, settings_help,

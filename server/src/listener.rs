@@ -21,7 +21,7 @@ use crate::notices::NoticeKind;
 use crate::session::Session;
 use crate::shared::{Shared, StopReason};
 use crate::tls::Socket;
-use crate::watch::{MemoryWatch, look_at_engine};
+use crate::watch::{MemoryWatch, back_up_by_schedule, look_at_engine};
 
 /// After a failed accept, mostly for lack of file descriptors: trying again at once would only use
 /// up a core.
@@ -75,6 +75,7 @@ pub async fn run(
     shared: Arc<Shared>,
 ) -> Result<StopReason, Error> {
     let mut sessions = JoinSet::new();
+    let backing_up = tokio::spawn(back_up_by_schedule(Arc::clone(&shared)));
     let mut memory_watch = MemoryWatch::default();
     let (mut engine_tick, mut memory_tick) = (interval(ENGINE_PAUSE), interval(MEMORY_PAUSE));
     let mut certificates_tick = interval(CERTIFICATES_PAUSE);
@@ -105,6 +106,8 @@ pub async fn run(
         }
     };
     drop(listeners);
+    // A backup that runs is not waited for: the next one removes what it leaves.
+    backing_up.abort();
     info!(?reason, clients = shared.clients.count(), "stopping");
     shared.clients.finish_all();
     let all_ended = async { while sessions.join_next().await.is_some() {} };

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tracing::{error, info};
 
 use crate::auth::Password;
+use crate::backups::Backups;
 use crate::clients::{Channels, Client, Clients};
 use crate::config::{Change, ConfigError, RunningConfig, Setting};
 use crate::memory::Memory;
@@ -48,6 +49,8 @@ pub struct Shared {
     pub clients: Clients,
     /// The budgets of the memory of connections.
     pub memory: Memory,
+    /// The scheduled backups.
+    pub backups: Backups,
     /// The subscribers of channels.
     pub channels: Arc<Channels>,
     /// TLS, if it is on.
@@ -85,6 +88,12 @@ impl Shared {
             notices: Notices::default(),
             clients: Clients::default(),
             memory: Memory::new(given.limits.client_memory_bytes),
+            // A backup flushes first, which an engine that is read-only refuses.
+            backups: if given.read_only {
+                Backups::default()
+            } else {
+                Backups::new(given.backup.clone())
+            },
             config,
             channels: Arc::default(),
             tls,
@@ -97,6 +106,11 @@ impl Shared {
             reason: OnceLock::new(),
             stop: Notify::new(),
         }
+    }
+
+    /// The clock of the server.
+    pub fn clock(&self) -> &SystemClock {
+        &self.clock
     }
 
     /// The time in Unix milliseconds.

@@ -1,5 +1,5 @@
-//! Periodic checks: whether connections hold more memory than allowed, and whether the engine still
-//! accepts writes.
+//! Periodic checks: whether connections hold more memory than allowed, whether the engine still
+//! accepts writes, and whether a scheduled backup is due.
 //!
 //! Sessions stop reading, or running commands, by themselves when memory is short (see `memory`).
 //! If a connection waits for memory, the connections that hold the most and make no progress are
@@ -9,11 +9,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info};
 
 use crate::clients::{Client, End};
 use crate::memory::Budget;
+use crate::notices::NoticeKind;
 use crate::shared::{Shared, StopReason};
 
 /// The number of checks without progress after which a client counts as stalled.
@@ -22,6 +25,10 @@ const STILL: u32 = 10;
 /// The number of checks without a waiter being woken, after which connections are ended although
 /// all make progress.
 const PATIENCE: u32 = 20;
+
+/// How often it is checked whether a scheduled backup is due. The wall clock is asked each time,
+/// since it may be set while the server sleeps.
+const BACKUP_PAUSE: Duration = Duration::from_secs(10);
 
 /// Ends the connections that hold the most while memory is short.
 #[derive(Debug, Default)]
@@ -145,6 +152,41 @@ pub fn look_at_engine(shared: &Shared) {
             error!(%problem, "the engine refuses all writes: stopping");
         }
         shared.stop(StopReason::Poisoned);
+    }
+}
+
+/// Takes scheduled backups until it is dropped. Does nothing if there is no directory for them.
+pub async fn back_up_by_schedule(shared: Arc<Shared>) {
+    if !shared.backups.are_scheduled() {
+        return;
+    }
+    let mut tick = interval(BACKUP_PAUSE);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if shared.backups.may_be_due(shared.now_ms()) {
+            let job = Arc::clone(&shared);
+            if shared.pool.run_long(move || back_up_if_due(&job)).await.is_err() {
+                // It panicked, which the pool has logged.
+                shared.backups.failed(shared.now_ms());
+            }
+        }
+    }
+}
+
+fn back_up_if_due(shared: &Shared) {
+    match shared.backups.take_if_due(&shared.engine, shared.clock()) {
+        Ok(None) => {}
+        Ok(Some(taken)) => shared.note_server(
+            NoticeKind::Backup,
+            format_args!(
+                "{}: {} files, {} entries",
+                taken.path.display(),
+                taken.files,
+                taken.entries
+            ),
+        ),
+        Err(error) => shared.note_server(NoticeKind::BackupFailed, error),
     }
 }
 

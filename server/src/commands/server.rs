@@ -62,6 +62,8 @@ fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
     let uptime_seconds = shared.now_ms().saturating_sub(shared.since_ms) / 1000;
     let mut timelines: Facts = vec![("epoch".into(), shared.engine.epoch().to_string())];
     timelines.extend(numbers(shared.engine.stats().figures().collect()));
+    let mut persistence = texts(vec![("loading", "0".to_owned())]);
+    persistence.extend(numbers(shared.backups.figures(shared.now_ms()).to_vec()));
     let stores = figures::stores(shared)
         .into_iter()
         .map(|(name, value)| (name, value.to_string()))
@@ -80,7 +82,7 @@ fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
         ),
         ("Clients", clients),
         ("Memory", memory()),
-        ("Persistence", texts(vec![("loading", "0".to_owned())])),
+        ("Persistence", persistence),
         ("Stats", numbers(shared.metrics.fields().to_vec())),
         (
             "Replication",

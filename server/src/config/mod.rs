@@ -32,6 +32,7 @@ pub use setting::Setting;
 pub use sources::{Loaded, Origin, Sources};
 pub use table::{find, settings};
 
+use crate::backups::BackupSettings;
 use crate::limits::Limits;
 use crate::messaging::{Options as MessagingOptions, WEEK_MS, first_stores};
 use crate::tls::TlsSettings;
@@ -75,6 +76,8 @@ pub struct Config {
     pub tls: TlsSettings,
     /// The settings of messaging.
     pub messaging: MessagingOptions,
+    /// The settings of scheduled backups.
+    pub backup: BackupSettings,
 }
 
 impl Default for Config {
@@ -94,6 +97,7 @@ impl Default for Config {
             limits: Limits::default(),
             tls: TlsSettings::default(),
             messaging: MessagingOptions::default(),
+            backup: BackupSettings::default(),
         }
     }
 }
@@ -250,6 +254,8 @@ mod tests {
             ("[limits]\nmax_clients = 0", "max_clients"),
             ("[limits]\nkeepalive_seconds = 32768", "keepalive_seconds"),
             ("[limits]\nmax_total_subscriptions = 0", "max_total_subscriptions"),
+            ("[backup]\nkeep = 0", "backup.keep"),
+            ("[backup]\nschedule = \"daily\"", "schedule"),
         ] {
             let refused = parse(line).map(|config| config.check());
             // TOML rejects a number outside of its range while parsing.

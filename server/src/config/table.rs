@@ -12,6 +12,7 @@
 use strandline::{LEAST_OPEN_FILES, MAX_BODY_BYTES, MAX_SEQUENCE};
 
 use super::setting::{Access, Field, Plain, Setting, setting, words};
+use crate::backups::{MOST_KEPT, Schedule};
 use crate::tls::{ClientCertificates, TlsVersion};
 
 /// With less memory the engine, or the connections, could not work.
@@ -49,7 +50,7 @@ const MOST_SECONDS: u64 = 31_536_000;
 
 /// All settings, in the order of the document.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
-    [SERVER, LIMITS, TLS, MESSAGING].into_iter().flatten()
+    [SERVER, LIMITS, TLS, BACKUP, MESSAGING].into_iter().flatten()
 }
 
 /// The setting with this name.
@@ -196,6 +197,31 @@ static TLS: &[Setting] = &[
     setting!(tls.minimum_version)
         .words(&["1.2", "1.3"])
         .help("The oldest version of TLS that is accepted."),
+];
+
+impl Field for Schedule {
+    fn plain(&self) -> Plain {
+        Plain::Text(self.to_string())
+    }
+
+    fn parsed(text: &str) -> Result<Schedule, String> {
+        text.parse()
+            .map_err(|_| "an interval from 1m to 366d, or a time of the day such as 03:30".into())
+    }
+}
+
+static BACKUP: &[Setting] = &[
+    setting!(backup.directory)
+        .unit("path")
+        .example("/var/backups/strandline")
+        .help("The directory of scheduled backups. Without it there are none."),
+    setting!(backup.schedule)
+        .example("03:30")
+        .help("An interval from 1m to 366d, or a time of the day in UTC, such as 03:30."),
+    setting!(backup.keep)
+        .unit("backups")
+        .bounds(1, MOST_KEPT)
+        .help("Complete scheduled backups that are kept."),
 ];
 
 static MESSAGING: &[Setting] = &[

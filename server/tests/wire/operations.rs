@@ -105,3 +105,44 @@ fn memory_blocked_clients_syncs_stores_and_backups_have_figures() {
     assert_eq!(waiting.receive().get("last").integer(), 2);
     assert_eq!(figure(&mut client, "blocked_clients"), 0);
 }
+
+#[test]
+fn a_server_with_a_directory_for_backups_takes_one_at_its_start_and_counts_it() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let directory = folder.path().join("backups");
+    let server = TestServer::with(|config| config.backup.directory = Some(directory.clone()));
+    let mut client = server.client();
+    while client.line("TL.STATS").get("scheduled_backups").integer() == 0 {
+        std::thread::yield_now();
+    }
+    let stats = client.line("TL.STATS");
+    let last_ms = stats.get("scheduled_backup_last_ms").integer();
+    assert!(last_ms > 0 && last_ms <= stats.get("last_backup_ms").integer());
+    assert_eq!(stats.get("scheduled_backup_failed").integer(), 0);
+    let info = client.line("INFO persistence").text();
+    assert_eq!(facts(&info)["scheduled_backups"], "1");
+    let epoch = client.line("INFO timelines").text();
+    let epoch = facts(&epoch)["epoch"].to_owned();
+    assert_eq!(server.stop(), strandline_server::StopReason::Asked);
+    let names: Vec<String> = std::fs::read_dir(&directory)
+        .expect("it was made")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    assert!(names.len() == 1 && names[0].ends_with(&format!("Z-{epoch}")), "{names:?}");
+    let restored = folder.path().join("restored");
+    strandline::restore(directory.join(&names[0]), &restored).expect("it is complete");
+}
+
+#[test]
+fn a_scheduled_backup_that_fails_is_counted_and_the_server_serves_on() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "no directory").expect("it is written");
+    let server = TestServer::with(|config| config.backup.directory = Some(file.join("backups")));
+    let mut client = server.client();
+    while client.line("TL.STATS").get("scheduled_backup_failures").integer() == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(client.line("TL.STATS").get("scheduled_backup_failed").integer(), 1);
+    assert_eq!(client.line("TL.APPEND messages:a x"), Value::Integer(1));
+}
