@@ -9,7 +9,9 @@
 
 mod care;
 mod configuring;
+mod health;
 mod log;
+mod service;
 
 use std::env;
 use std::io::{self, Write as _};
@@ -21,6 +23,7 @@ use clap::{Parser, Subcommand};
 use configuring::Serve;
 use log::Log;
 use mimalloc::MiMalloc;
+use service::Systemd;
 use strandline_server::{Server, ServerError, Sources, StopReason};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -54,6 +57,8 @@ enum Verb {
     /// is `limits.max_clients`), and from the options, in rising precedence. `strandline settings`
     /// lists all of them. SIGHUP reads them again, and applies those that may change at run time.
     Serve(Serve),
+    /// Ask a server whether it serves: exits with 0 if it answers, and with 1 otherwise.
+    Health(health::HealthArguments),
     #[command(flatten)]
     Configuring(configuring::Configuring),
     #[command(flatten)]
@@ -66,6 +71,7 @@ fn main() -> ExitCode {
     let code = match CommandLine::parse().verb {
         Verb::Serve(serve) => run_server(serve),
         Verb::Configuring(verb) => configuring::run(verb),
+        Verb::Health(arguments) => health::run(&arguments),
         Verb::Care(care) => care::run(care),
     };
     log.finish();
@@ -147,6 +153,8 @@ async fn serve_until_stopped(sources: Sources) -> anyhow::Result<StopReason> {
         .await
         .with_context(|| format!("cannot serve {}", dir.display()))?;
     announce(&server);
+    let service = Systemd::from_environment();
+    service.is_ready(&format!("listening on {}", server.address()));
     loop {
         tokio::select! {
             reason = server.wait() => return Ok(reason?),
@@ -156,9 +164,11 @@ async fn serve_until_stopped(sources: Sources) -> anyhow::Result<StopReason> {
                 reload(&server).await;
                 continue;
             }
+            () = stay_alive(&service) => {}
         }
         break;
     }
+    service.is_stopping();
     server.stop();
     Ok(server.wait().await?)
 }
@@ -168,6 +178,16 @@ async fn reload(server: &Server) {
     info!("SIGHUP: the settings are read again");
     if let Err(problem) = server.reload().await {
         error!("the settings stay as they are: {}", chain_text(&anyhow::Error::from(problem)));
+    }
+}
+
+/// Notifies systemd that the event loop runs, until it is dropped.
+async fn stay_alive(service: &Systemd) {
+    let Some(pause) = service.watchdog() else { return std::future::pending().await };
+    let mut tick = tokio::time::interval(pause);
+    loop {
+        tick.tick().await;
+        service.is_alive();
     }
 }
 

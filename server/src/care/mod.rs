@@ -26,7 +26,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use output::{Output, complain};
+use output::Output;
+pub use output::complain;
 use strandline::{Engine, Error, Finding, is_empty_directory};
 use strandline_server::Config;
 
