@@ -16,6 +16,7 @@ mod memory;
 mod messaging;
 mod operations;
 mod push;
+mod released;
 mod service;
 mod settings;
 mod stock_client;
