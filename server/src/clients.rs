@@ -35,7 +35,11 @@ pub struct Client {
     pub id: u64,
     /// The address of the peer.
     pub address: SocketAddr,
-    /// When it connected, Unix ms.
+    /// The address of the server that the peer connected to.
+    pub local: SocketAddr,
+    /// The number of its socket's file descriptor.
+    pub descriptor: i32,
+    /// When it connected, in milliseconds of the monotonic clock.
     pub since_ms: u64,
     /// The name set by CLIENT SETNAME.
     pub name: Mutex<Bytes>,
@@ -53,10 +57,19 @@ pub struct Client {
     pub input_bytes: AtomicUsize,
     /// The bytes of output that it holds above the floor.
     pub output_bytes: AtomicUsize,
+    /// The memory of its input and of its output, all of it.
+    pub held_bytes: [AtomicUsize; 2],
+    /// The bytes of input that wait to run, and of output that wait for the peer.
+    pub waiting_bytes: [AtomicUsize; 2],
+    /// Whether its follows or subscriptions lack entries that it does not get now, since its
+    /// client does not take its output.
+    pub is_behind: AtomicBool,
     /// Whether it is counted with the connections that have logged in.
     pub logged_in: AtomicBool,
-    /// The bytes that were read and written so far.
-    pub moved_bytes: AtomicU64,
+    /// The bytes that were read from it so far.
+    pub received_bytes: AtomicU64,
+    /// The bytes that were written to it so far.
+    pub sent_bytes: AtomicU64,
     end: AtomicU8,
     asked: Notify,
 }
@@ -73,8 +86,10 @@ pub struct Library {
 /// The activity of a connection.
 #[derive(Debug, Default)]
 pub struct Activity {
-    /// When its last command began, Unix ms.
+    /// When its last command began, in milliseconds of the monotonic clock.
     pub last_ms: AtomicU64,
+    /// The number of its commands.
+    pub commands: AtomicU64,
     /// The name of its last command, in capitals; empty before the first.
     pub command: Mutex<&'static str>,
     /// Whether that command is blocked.
@@ -86,9 +101,16 @@ pub struct Activity {
 }
 
 impl Client {
-    /// Notes the start of a command.
+    /// The bytes that were read and written so far.
+    pub fn moved_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed) + self.sent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Notes the start of a command. For its own session only, so the number needs no lock.
     pub fn begin(&self, command: &'static str, now_ms: u64) {
         self.activity.last_ms.store(now_ms, Ordering::Relaxed);
+        let before = self.activity.commands.load(Ordering::Relaxed);
+        self.activity.commands.store(before + 1, Ordering::Relaxed);
         *self.activity.command.lock() = command;
     }
 
@@ -128,13 +150,24 @@ struct Connected {
     by_id: HashMap<u64, Arc<Client>>,
 }
 
+/// The two ends of a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// The address of the peer.
+    pub peer: SocketAddr,
+    /// The address of the server that the peer connected to.
+    pub local: SocketAddr,
+    /// The number of the file descriptor.
+    pub descriptor: i32,
+}
+
 /// All connections.
 #[derive(Default)]
 pub struct Clients(Mutex<Connected>);
 
 impl Clients {
     /// Adds a connection, unless there are `most` already or the server is stopping.
-    pub fn join(&self, address: SocketAddr, now_ms: u64, most: usize) -> Option<Arc<Client>> {
+    pub fn join(&self, ends: Ends, now_ms: u64, most: usize) -> Option<Arc<Client>> {
         let mut connected = self.0.lock();
         if connected.stopping || connected.by_id.len() >= most {
             return None;
@@ -142,7 +175,9 @@ impl Clients {
         connected.last_id += 1;
         let client = Arc::new(Client {
             id: connected.last_id,
-            address,
+            address: ends.peer,
+            local: ends.local,
+            descriptor: ends.descriptor,
             since_ms: now_ms,
             name: Mutex::default(),
             library: Mutex::default(),
@@ -152,8 +187,12 @@ impl Clients {
             shard_channels: AtomicUsize::new(0),
             input_bytes: AtomicUsize::new(0),
             output_bytes: AtomicUsize::new(0),
+            held_bytes: Default::default(),
+            waiting_bytes: Default::default(),
+            is_behind: AtomicBool::new(false),
             logged_in: AtomicBool::new(false),
-            moved_bytes: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
             end: AtomicU8::new(End::No as u8),
             asked: Notify::new(),
         });
@@ -242,26 +281,27 @@ impl Channels {
 mod tests {
     use super::*;
 
-    fn address() -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 1))
+    fn ends() -> Ends {
+        let [peer, local] = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        Ends { peer, local, descriptor: 7 }
     }
 
     #[test]
     fn connections_are_counted_and_refused_over_the_limit_and_while_stopping() {
         let clients = Clients::default();
-        let first = clients.join(address(), 0, 1).expect("there is room");
-        assert!(clients.join(address(), 0, 1).is_none());
+        let first = clients.join(ends(), 0, 1).expect("there is room");
+        assert!(clients.join(ends(), 0, 1).is_none());
         clients.leave(first.id);
-        let second = clients.join(address(), 0, 1).expect("there is room again");
+        let second = clients.join(ends(), 0, 1).expect("there is room again");
         assert_ne!(first.id, second.id);
         clients.finish_all();
-        assert_eq!((second.end(), clients.join(address(), 0, 9).is_none()), (End::Finish, true));
+        assert_eq!((second.end(), clients.join(ends(), 0, 9).is_none()), (End::Finish, true));
     }
 
     #[test]
     fn a_kill_is_not_softened_by_a_stop() {
         let clients = Clients::default();
-        let client = clients.join(address(), 0, 1).expect("there is room");
+        let client = clients.join(ends(), 0, 1).expect("there is room");
         client.ask_to_end(End::Now);
         client.ask_to_end(End::Finish);
         assert_eq!(client.end(), End::Now);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::clients::Client;
 use crate::config::Config;
+use crate::observe::Monitoring;
 use crate::protocol::{Encoder, Protocol};
 use crate::push::{SubscriptionKind, Subscriptions};
 use crate::refusal::Refusal;
@@ -26,6 +27,8 @@ pub struct Connection {
     pub config: Arc<Config>,
     /// Its subscriptions, and the timelines that its blocked command waits for.
     pub subscriptions: Subscriptions,
+    /// Its lines, if it sees all commands.
+    pub monitoring: Option<Monitoring>,
 }
 
 impl Connection {
@@ -41,6 +44,7 @@ impl Connection {
                 Arc::clone(&shared.channels),
                 shared.messaging.clone(),
             ),
+            monitoring: None,
         }
     }
 
@@ -53,6 +57,7 @@ impl Connection {
         }
         self.logged_in = !shared.password.is_set();
         self.subscriptions.clear();
+        self.monitoring = None;
         self.note_subscriptions();
     }
 
@@ -74,6 +79,14 @@ impl Connection {
             && self.subscriptions.count(SubscriptionKind::Message)
                 + self.subscriptions.count(SubscriptionKind::ShardMessage)
                 > 0
+    }
+
+    /// Waits for a line of MONITOR; for ever if it does not monitor.
+    pub async fn line_arrived(&self) {
+        match &self.monitoring {
+            Some(monitoring) => monitoring.arrived().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Refuses `more` subscriptions if they exceed a limit.

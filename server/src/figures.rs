@@ -7,8 +7,9 @@
 //! It does not know how figures are shown.
 
 use std::borrow::Cow;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::clients::Client;
 use crate::shared::Shared;
 
 /// A name and a value.
@@ -30,12 +31,14 @@ pub fn all(shared: &Shared) -> Vec<Figure> {
 /// limits.
 pub fn clients(shared: &Shared) -> Vec<(&'static str, u64)> {
     let all = shared.clients.all();
-    let blocked =
-        all.iter().filter(|client| client.activity.is_blocked.load(Ordering::Relaxed)).count();
+    let count = |holds: fn(&Client) -> &AtomicBool| {
+        all.iter().filter(|client| holds(client).load(Ordering::Relaxed)).count() as u64
+    };
     let memory = &shared.memory;
     let mut figures = vec![
         ("connected_clients", all.len() as u64),
-        ("blocked_clients", blocked as u64),
+        ("blocked_clients", count(|client| &client.activity.is_blocked)),
+        ("behind_clients", count(|client| &client.is_behind)),
         ("client_input_bytes", memory.input.used() as u64),
         ("client_output_bytes", memory.output.used() as u64),
         ("client_stranger_bytes", memory.strangers.used() as u64),

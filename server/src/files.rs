@@ -25,9 +25,9 @@ pub struct Shares {
 }
 
 /// Raises the limit on open files. Returns how much of `wanted` the limit allows, with at least
-/// `least_files` for segments, for a server with this number of event loops; and how many
-/// connections it would allow with these segment files.
-pub fn share(wanted: Shares, least_files: usize, loops: usize) -> (Shares, usize) {
+/// `least_files` for segments, for a server with this number of event loops, and of files for other
+/// purposes; and how many connections it would allow with these segment files.
+pub fn share(wanted: Shares, least_files: usize, loops: usize, others: u64) -> (Shares, usize) {
     let limit = match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(limit) => limit,
         Err(error) => {
@@ -38,7 +38,7 @@ pub fn share(wanted: Shares, least_files: usize, loops: usize) -> (Shares, usize
             }
         }
     };
-    let more = LOOP_FILES * (loops as u64).saturating_sub(RESERVED_LOOPS);
+    let more = LOOP_FILES * (loops as u64).saturating_sub(RESERVED_LOOPS) + others;
     let limit = limit.saturating_sub(more);
     let allowed = divide(limit, wanted, least_files);
     if allowed != wanted {
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn no_more_files_are_given_than_were_wanted() {
         let wanted = Shares { clients: 1, segment_files: 8 };
-        let (allowed, most_clients) = share(wanted, 8, 2);
+        let (allowed, most_clients) = share(wanted, 8, 2, 0);
         assert_eq!(allowed, wanted);
         assert!(most_clients >= 1);
     }

@@ -5,7 +5,7 @@
 //!  main
 //!  lib
 //!  listener
-//!  loops
+//!  http  loops
 //!  session  watch
 //!  commands
 //!  connection  figures
@@ -13,8 +13,8 @@
 //!  config  key  notices
 //!  submitter
 //!  limits  pool
-//!  refusal
-//!  auth  backups  clients  files  memory  messaging  metrics  protocol  tls
+//!  metrics  refusal
+//!  auth  backups  clients  files  memory  messaging  observe  protocol  tls
 //!  (engine)
 //! ```
 //!
@@ -32,6 +32,7 @@ mod config;
 mod connection;
 mod figures;
 mod files;
+mod http;
 mod key;
 mod limits;
 mod listener;
@@ -40,6 +41,7 @@ mod memory;
 mod messaging;
 mod metrics;
 mod notices;
+mod observe;
 mod pool;
 mod protocol;
 mod push;
@@ -64,20 +66,24 @@ pub use config::{
     Config, ConfigError, DEFAULT_PORT, Loaded, Origin, Sources, sample_file, settings_help,
     settings_table,
 };
+pub use http::render_families;
 pub use limits::Limits;
 pub use messaging::{
     FIRST_STORES, LostLedgers, MESSAGES_STORE, Messaging, Options as MessagingOptions, Rebuilt,
     forget_lines, is_mark,
 };
+pub use observe::{FilterError, HttpSettings, LogFormat, LogSettings, SlowlogSettings};
+pub use observe::{set_log_filter, start_log};
 pub use shared::StopReason;
 pub use tls::{ClientCertificates, TlsError, TlsSettings, TlsVersion};
 
 use crate::config::RunningConfig;
 use crate::files::Shares;
+use crate::http::Http;
 use crate::listener::Listeners;
 use crate::loops::Loops;
 use crate::pool::Pool;
-use crate::shared::Shared;
+use crate::shared::{Measured, Shared};
 use crate::tls::Acceptor;
 
 /// The reason why a server could not start, or did not end well.
@@ -112,6 +118,7 @@ pub enum ServerError {
 pub struct Server {
     shared: Arc<Shared>,
     tls_address: Option<SocketAddr>,
+    http_address: Option<SocketAddr>,
     task: JoinHandle<Result<StopReason, strandline::Error>>,
 }
 
@@ -137,24 +144,30 @@ impl Server {
         let given = config.clone();
         let wanted =
             Shares { clients: config.limits.max_clients, segment_files: config.max_open_files };
-        let (allowed, most_clients) = files::share(wanted, LEAST_OPEN_FILES, config.loops());
+        let others = config.http.port.map_or(0, |_| http::DESCRIPTORS);
+        let (allowed, most_clients) =
+            files::share(wanted, LEAST_OPEN_FILES, config.loops(), others);
         config.max_open_files = allowed.segment_files;
         let running = RunningConfig::new(given, sources, Some(most_clients));
         let (dir, options) = (config.dir.clone(), config.engine_options());
         let pool = Pool::start(config.loops() + 1).map_err(ServerError::Threads)?;
-        let engine = pool.spawn(move || Engine::open(dir, options)).await??;
-        Server::start_with(engine, running, pool).await
+        let measured = Measured::new(&config);
+        let open = move || Ok((measured.open(&dir, options)?, measured));
+        let opened = pool.spawn(open).await?.map_err(ServerError::Engine)?;
+        Server::start_with(opened, running, pool).await
     }
 
-    /// Starts to listen for an open engine. The engine's settings in `config` are ignored.
+    /// Starts to listen for an open engine. The engine's settings in `config` are ignored. Metrics
+    /// that the engine passes on to a recorder only, such as its histograms, stay at 0.
     pub async fn start_on(engine: Engine, config: Config) -> Result<Server, ServerError> {
         config.check()?;
         let pool = Pool::start(config.loops() + 1).map_err(ServerError::Threads)?;
-        Server::start_with(engine, RunningConfig::new(config, None, None), pool).await
+        let measured = Measured::new(&config);
+        Server::start_with((engine, measured), RunningConfig::new(config, None, None), pool).await
     }
 
     async fn start_with(
-        engine: Engine,
+        (engine, measured): (Engine, Measured),
         running: RunningConfig,
         pool: Pool,
     ) -> Result<Server, ServerError> {
@@ -174,10 +187,31 @@ impl Server {
             tls = Some(Acceptor::load(&config.tls)?);
             (listeners.encrypted, tls_address) = (Some(listener), Some(address));
         }
-        let shared = Arc::new(Shared::new(engine, messaging, running, pool, (address, tls)));
+        let http_wanted = config.http.port.map(|port| SocketAddr::new(config.http.bind, port));
+        let bind = |address| {
+            std::net::TcpListener::bind(address)
+                .map_err(|source| ServerError::Listen { address, source })
+        };
+        let http_listener = http_wanted.map(bind).transpose()?;
+        let shared = Shared::new((engine, measured), messaging, running, pool, (address, tls));
+        let shared = Arc::new(shared);
         let loops = Loops::start(config.loops(), &shared).map_err(ServerError::Threads)?;
-        let task = tokio::spawn(listener::run(listeners, loops, Arc::clone(&shared)));
-        Ok(Server { shared, tls_address, task })
+        let start = |listener| Http::start(listener, &shared, loops.handles());
+        let http = http_listener.map(start).transpose().map_err(ServerError::Threads)?;
+        let http_address = http.as_ref().map(Http::address);
+        let serving = listener::run(listeners, loops, Arc::clone(&shared));
+        let task = tokio::spawn(async move {
+            let ended = serving.await;
+            // Until here it says that the server stops.
+            drop(http);
+            ended
+        });
+        Ok(Server { shared, tls_address, http_address, task })
+    }
+
+    /// The address of the port for metrics and health, if there is one.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http_address
     }
 
     /// The address on which the server listens.

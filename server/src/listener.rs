@@ -6,6 +6,7 @@
 //! has been durable since (P1), so a stuck client costs nothing.
 
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
+use crate::clients::Ends;
 use crate::loops::Loops;
 use crate::notices::NoticeKind;
 use crate::session::Session;
@@ -167,14 +169,15 @@ fn admit(
     shared: &Arc<Shared>,
     sessions: &mut JoinSet<()>,
 ) {
-    let Ok(address) = socket.peer_addr() else { return };
+    let (Ok(address), Ok(local)) = (socket.peer_addr(), socket.local_addr()) else { return };
+    let ends = Ends { peer: address, local, descriptor: socket.as_raw_fd() };
     let config = shared.config.now();
     let limits = &config.limits;
     if let Err(error) = prepare(&socket, limits.keepalive()) {
         warn!(%error, "cannot set the options of a socket");
     }
     let most = limits.max_clients;
-    let Some(client) = shared.clients.join(address, shared.now_ms(), most) else {
+    let Some(client) = shared.clients.join(ends, shared.monotonic_ms(), most) else {
         shared.metrics.connections_refused.one();
         shared.note_server(
             NoticeKind::Refused,

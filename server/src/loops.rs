@@ -57,6 +57,11 @@ impl Loops {
         Ok(Loops { loops })
     }
 
+    /// For starting tasks on each of the loops.
+    pub fn handles(&self) -> Vec<Handle> {
+        self.loops.iter().map(|event_loop| event_loop.handle.clone()).collect()
+    }
+
     /// The loop with the fewest connections.
     pub fn calmest(&self) -> &EventLoop {
         let connections = |event_loop: &&EventLoop| Arc::strong_count(&event_loop.connections);

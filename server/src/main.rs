@@ -13,7 +13,6 @@ mod health;
 mod log;
 mod service;
 
-use std::env;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::thread;
@@ -24,13 +23,9 @@ use configuring::Serve;
 use log::Log;
 use mimalloc::MiMalloc;
 use service::Systemd;
-use strandline_server::{Server, ServerError, Sources, StopReason};
+use strandline_server::{LogSettings, Server, ServerError, Sources, StopReason, start_log};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::level_filters::LevelFilter;
 use tracing::{error, info, warn};
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The buffers of a commit are made on the threads of clients and freed on the thread that commits,
 /// for which the allocator of the C library takes locks.
@@ -57,6 +52,13 @@ enum Verb {
     /// is `limits.max_clients`), and from the options, in rising precedence. `strandline settings`
     /// lists all of them. SIGHUP reads them again, and applies those that may change at run time.
     Serve(Serve),
+    #[command(flatten)]
+    Tool(Tool),
+}
+
+/// The verbs that do not run a server.
+#[derive(Subcommand)]
+enum Tool {
     /// Ask a server whether it serves: exits with 0 if it answers, and with 1 otherwise.
     Health(health::HealthArguments),
     #[command(flatten)]
@@ -66,20 +68,33 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    let verb = CommandLine::parse().verb;
     let log = Log::to(io::stderr());
-    start_log(&log);
-    let code = match CommandLine::parse().verb {
-        Verb::Serve(serve) => run_server(serve),
-        Verb::Configuring(verb) => configuring::run(verb),
-        Verb::Health(arguments) => health::run(&arguments),
-        Verb::Care(care) => care::run(care),
+    let writer = log.clone();
+    let start_log = |settings: &LogSettings| start_log(settings, move || writer.clone());
+    let code = match verb {
+        Verb::Serve(serve) => {
+            let sources = serve.sources();
+            // Settings that cannot be read are reported by the start of the server.
+            let loaded = sources.as_ref().ok().and_then(|sources| sources.load().ok());
+            start_log(&loaded.map(|loaded| loaded.config.log).unwrap_or_default());
+            run_server(sources)
+        }
+        Verb::Tool(tool) => {
+            start_log(&LogSettings::default());
+            match tool {
+                Tool::Configuring(verb) => configuring::run(verb),
+                Tool::Health(arguments) => health::run(&arguments),
+                Tool::Care(care) => care::run(care),
+            }
+        }
     };
     log.finish();
     code
 }
 
-fn run_server(serve: Serve) -> ExitCode {
-    match run(serve) {
+fn run_server(sources: anyhow::Result<Sources>) -> ExitCode {
+    match sources.and_then(run) {
         Ok(StopReason::Asked) => ExitCode::SUCCESS,
         Ok(StopReason::Poisoned) => {
             error!("a write or fsync failed: restart to recover what is durable");
@@ -94,22 +109,6 @@ fn run_server(serve: Serve) -> ExitCode {
             }
             ExitCode::FAILURE
         }
-    }
-}
-
-/// The log, on standard error. `RUST_LOG` sets the levels: one for everything, or levels by module,
-/// as in `warn,strandline=debug`.
-fn start_log(log: &Log) {
-    let wanted = env::var("RUST_LOG").ok().filter(|words| !words.trim().is_empty());
-    let parsed = wanted.as_deref().map(str::parse::<Targets>);
-    let levels = parsed.iter().flatten().next().cloned();
-    let filter = levels.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    let writer = log.clone();
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).with_ansi(false);
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
-    if let Some(Err(problem)) = parsed {
-        warn!(%problem, "RUST_LOG is invalid: the level is info");
     }
 }
 
@@ -130,8 +129,7 @@ fn chain_text(problem: &anyhow::Error) -> String {
     text
 }
 
-fn run(serve: Serve) -> anyhow::Result<StopReason> {
-    let sources = serve.sources()?;
+fn run(sources: Sources) -> anyhow::Result<StopReason> {
     // This thread accepts connections, and waits for signals.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -3,8 +3,10 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use strandline::Engine;
 use strandline::clock::{Clock as _, SystemClock};
@@ -14,11 +16,12 @@ use tracing::{error, info};
 use crate::auth::Password;
 use crate::backups::Backups;
 use crate::clients::{Channels, Client, Clients};
-use crate::config::{Change, ConfigError, RunningConfig, Setting};
+use crate::config::{Change, Config, ConfigError, RunningConfig, Setting};
 use crate::memory::Memory;
 use crate::messaging::Messaging;
-use crate::metrics::Metrics;
+use crate::metrics::{Calls, EngineMetrics, Metrics};
 use crate::notices::{NoticeKind, Notices};
+use crate::observe::{LatencyEvents, Monitors, Slowlog, set_log_filter};
 use crate::pool::Pool;
 use crate::tls::{Acceptor, TlsError};
 
@@ -29,6 +32,34 @@ pub enum StopReason {
     Asked,
     /// The engine refuses writes since one failed: only a restart can determine what is durable.
     Poisoned,
+}
+
+/// What must exist before the engine is opened, to measure it.
+pub struct Measured {
+    latency: Arc<LatencyEvents>,
+    engine_metrics: EngineMetrics,
+}
+
+impl Measured {
+    /// Nothing measured yet.
+    pub fn new(config: &Config) -> Measured {
+        let latency = Arc::new(LatencyEvents::new(config.slowlog.threshold_us));
+        Measured { engine_metrics: EngineMetrics::new(&latency), latency }
+    }
+
+    /// Opens an engine that is measured.
+    pub fn open(
+        &self,
+        dir: &Path,
+        options: strandline::Options,
+    ) -> Result<Engine, strandline::Error> {
+        metrics::with_local_recorder(&self.engine_metrics, || Engine::open(dir, options))
+    }
+}
+
+/// A duration in whole milliseconds.
+pub fn milliseconds(time: Duration) -> u64 {
+    time.as_secs() * 1000 + u64::from(time.subsec_millis())
 }
 
 /// The shared state of a server.
@@ -43,6 +74,18 @@ pub struct Shared {
     pub password: Password,
     /// The counters.
     pub metrics: Metrics,
+    /// The calls of each command.
+    pub calls: Calls,
+    /// What the engine measures and its figures do not have.
+    pub engine_metrics: EngineMetrics,
+    /// The commands that took long.
+    pub slowlog: Slowlog,
+    /// The moments that took long.
+    pub latency: Arc<LatencyEvents>,
+    /// The connections that see all commands.
+    pub monitors: Arc<Monitors>,
+    /// Whether the directory was opened without writing to it.
+    pub read_only: bool,
     /// The lines that are logged at most once per minute.
     pub notices: Notices,
     /// The list of connections.
@@ -73,7 +116,7 @@ pub struct Shared {
 impl Shared {
     /// The shared state of a server with an open engine that listens on `address`.
     pub fn new(
-        engine: Engine,
+        (engine, measured): (Engine, Measured),
         messaging: Option<Messaging>,
         config: RunningConfig,
         pool: Pool,
@@ -85,6 +128,12 @@ impl Shared {
             messaging: messaging.map(Arc::new),
             password: Password::new(given.password.clone()),
             metrics: Metrics::default(),
+            calls: Calls::default(),
+            engine_metrics: measured.engine_metrics,
+            slowlog: Slowlog::new(&given.slowlog),
+            latency: measured.latency,
+            monitors: Arc::default(),
+            read_only: given.read_only,
             notices: Notices::default(),
             clients: Clients::default(),
             memory: Memory::new(given.limits.client_memory_bytes),
@@ -151,6 +200,30 @@ impl Shared {
             // Connections wait until deadlines that may have changed.
             self.clients.wake_all();
         }
+        if before.slowlog != now.slowlog {
+            self.slowlog.set(&now.slowlog);
+            self.latency.set_threshold(now.slowlog.threshold_us);
+        }
+        if before.log.filter != now.log.filter
+            && let Err(problem) = set_log_filter(&now.log.filter)
+        {
+            error!(%problem, "the filter of the log stays as it is");
+        }
+    }
+
+    /// The time of the monotonic clock, since the start of the server: it never decreases.
+    pub fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    /// The same in milliseconds.
+    pub fn monotonic_ms(&self) -> u64 {
+        milliseconds(self.monotonic())
+    }
+
+    /// Whether the server was asked to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.reason.get().is_some()
     }
 
     /// Logs an event of a client.

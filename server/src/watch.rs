@@ -131,7 +131,7 @@ fn look_at(
     let holder = |client: &Arc<Client>| Holder {
         id: client.id,
         bytes: bytes(client),
-        moved_bytes: client.moved_bytes.load(Ordering::Relaxed),
+        moved_bytes: client.moved_bytes(),
     };
     let victims = shortage.victims(excess, budget.woken(), others.iter().map(holder).collect());
     for client in others.iter().filter(|client| victims.contains(&client.id)) {

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
@@ -62,12 +62,12 @@ fn client(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
             context.connection.out.integer(id);
         }
         (b"INFO", []) => {
-            let line = describe(&context.connection.client, context.shared.now_ms());
+            let line = describe(&context.connection.client, context.shared.monotonic_ms());
             context.connection.out.bulk(line);
         }
         (b"LIST", filter) => {
             let is_listed = list_filter(filter)?;
-            let now_ms = context.shared.now_ms();
+            let now_ms = context.shared.monotonic_ms();
             let clients = context.shared.clients.all();
             let listed = clients.iter().filter(|client| is_listed(client));
             let lines: String = listed.map(|client| describe(client, now_ms)).collect();
@@ -155,8 +155,10 @@ fn list_filter(words: &[Bytes]) -> Result<Filter, Refusal> {
     }
 }
 
-/// A line of CLIENT LIST. `idle` counts from the last command. Flags: P subscribes, b blocked, e
-/// NO-EVICT, T NO-TOUCH, N none of them.
+/// A line of CLIENT LIST, with the fields of Redis that have a true value here. `idle` counts from
+/// the last command. Flags: P subscribes, b blocked, e NO-EVICT, T NO-TOUCH, N none of them.
+/// `qbuf` is the input that waits, `qbuf-free` the rest of its memory, `obl` the output that waits,
+/// `omem` its memory.
 fn describe(client: &Client, now_ms: u64) -> String {
     let activity = &client.activity;
     let seconds_since = |time_ms: u64| now_ms.saturating_sub(time_ms) / 1000;
@@ -171,22 +173,34 @@ fn describe(client: &Client, now_ms: u64) -> String {
         flags.iter().filter(|(holds, _)| *holds).map(|(_, letter)| letter).collect();
     let command = activity.command.lock().to_ascii_lowercase();
     let library = client.library.lock().clone();
+    let read = |number: &AtomicUsize| number.load(Ordering::Relaxed);
+    let ([held_in, held_out], [waits_in, waits_out]) =
+        (client.held_bytes.each_ref().map(read), client.waiting_bytes.each_ref().map(read));
     format!(
-        "id={} addr={} name={} age={} idle={} flags={} db=0 sub={} psub=0 ssub={} multi=-1 cmd={} \
-         user=default resp={} \
-         lib-name={} lib-ver={}\n",
+        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db=0 sub={} psub=0 ssub={} \
+         multi=-1 watch=0 qbuf={waits_in} qbuf-free={} obl={waits_out} oll=0 omem={held_out} \
+         tot-mem={} events={} cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={} \
+         tot-net-in={} tot-net-out={} tot-cmds={}\n",
         client.id,
         client.address,
+        client.local,
+        client.descriptor,
         String::from_utf8_lossy(&client.name.lock()),
         seconds_since(client.since_ms),
         seconds_since(activity.last_ms.load(Ordering::Relaxed)),
         if flags.is_empty() { "N" } else { &flags },
         client.channels.load(Ordering::Relaxed),
         client.shard_channels.load(Ordering::Relaxed),
+        held_in.saturating_sub(waits_in),
+        held_in + held_out,
+        if waits_out > 0 { "rw" } else { "r" },
         if command.is_empty() { "NULL" } else { &command },
         client.protocol.load(Ordering::Relaxed),
         String::from_utf8_lossy(&library.name),
         String::from_utf8_lossy(&library.version),
+        client.received_bytes.load(Ordering::Relaxed),
+        client.sent_bytes.load(Ordering::Relaxed),
+        activity.commands.load(Ordering::Relaxed),
     )
 }
 

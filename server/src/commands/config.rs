@@ -15,11 +15,12 @@ use crate::refusal::Refusal;
 use crate::shared::Shared;
 
 pub(super) static COMMANDS: &[Command] =
-    &[Command::new("CONFIG", -2, Class::Admin, Run::Now(config)).told(
-        "GET pattern [pattern ...] | SET name value [name value ...] | REWRITE",
+    &[Command::new("CONFIG", -2, Class::Admin, Run::Now(config)).secret().told(
+        "GET pattern [pattern ...] | SET name value [name value ...] | REWRITE | RESETSTAT",
         "GET: map of the settings whose names match; a secret is hidden. SET changes settings that \
          may change at run time, all of them or none: OK. REWRITE writes what SET has changed into \
-         the configuration file: OK.",
+         the configuration file: OK. RESETSTAT: counters of the server and of commands start at 0 \
+         again: OK.",
     )];
 
 fn config(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
@@ -33,6 +34,12 @@ fn config(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
         b"get" => get(context, rest),
         b"set" if rest.is_empty() || !rest.len().is_multiple_of(2) => wrong_count("set"),
         b"set" => set(context, rest),
+        b"resetstat" if rest.is_empty() => {
+            context.shared.metrics.reset();
+            context.shared.calls.reset();
+            context.connection.out.ok();
+            Ok(Flow::Done)
+        }
         b"rewrite" if !rest.is_empty() => wrong_count("rewrite"),
         b"rewrite" => {
             let shared = Arc::clone(context.shared);

@@ -19,10 +19,12 @@ pub(super) static COMMANDS: &[Command] = &[
             "[2|3] [AUTH user pass] [SETNAME name]",
             "Selects the protocol; map of facts about the server.",
         )
-        .before_login(),
+        .before_login()
+        .secret(),
     Command::new("AUTH", -2, Class::Connection, Run::Now(auth))
         .told("[user] pass", "Logs in; OK. The only user is default.")
-        .before_login(),
+        .before_login()
+        .secret(),
     Command::new("PING", -1, Class::Connection, Run::Now(ping))
         .told("[message]", "PONG, or the message.")
         .while_subscribed(),

@@ -23,8 +23,10 @@ mod document;
 mod follow;
 mod get;
 mod im;
+mod latency;
 mod list;
 mod maintenance;
+mod monitor;
 mod place;
 mod range;
 mod read;
@@ -32,6 +34,7 @@ mod read_many;
 mod reply;
 mod row;
 mod server;
+mod slowlog;
 mod store;
 mod subscribe;
 mod table;
@@ -60,6 +63,16 @@ use crate::shared::Shared;
 /// The context in which the commands of a connection run.
 pub fn context<'a>(shared: &'a Arc<Shared>, connection: &'a mut Connection) -> Context<'a> {
     Context { shared, connection, table: &TABLE }
+}
+
+/// The names of all commands in lower case, in the order of their positions.
+pub fn names() -> impl Iterator<Item = String> {
+    TABLE.all().map(|(_, command)| command.lower_name())
+}
+
+/// The command of a request that was not admitted, if there is one of its name.
+pub fn named(request: &[Bytes]) -> Option<&'static Command> {
+    TABLE.find(&request[0])
 }
 
 /// Finds the command of a request and checks whether it may run now.

@@ -71,6 +71,7 @@ pub enum Run {
 }
 
 /// A row of the table.
+#[derive(Clone)]
 pub struct Command {
     /// The name, in capitals.
     pub name: &'static str,
@@ -92,6 +93,10 @@ pub struct Command {
     pub while_subscribed: bool,
     /// Whether its reply may be large.
     pub reply: Reply,
+    /// Whether its words may contain a secret, so that only its name is shown to others.
+    pub is_secret: bool,
+    /// Where it is in the table, counted from 0. The table sets it in its copy.
+    pub position: usize,
 }
 
 /// The longest name of a command, with space for future names.
@@ -109,38 +114,41 @@ pub struct Group {
 
 /// The table of commands, with an index by name.
 pub struct CommandTable {
-    groups: &'static [Group],
-    by_name: HashMap<&'static [u8], (&'static Group, &'static Command)>,
+    rows: Vec<(&'static Group, Command)>,
+    by_name: HashMap<&'static [u8], usize>,
 }
 
 impl CommandTable {
     /// The table of the rows of these groups.
     pub fn new(groups: &'static [Group]) -> CommandTable {
-        let mut table = CommandTable { groups, by_name: HashMap::new() };
-        table.by_name =
-            table.all().map(|(group, row)| (row.name.as_bytes(), (group, row))).collect();
-        table
+        let rows = groups
+            .iter()
+            .flat_map(|group| group.rows.iter().copied().flatten().map(move |row| (group, row)))
+            .enumerate()
+            .map(|(position, (group, row))| (group, Command { position, ..row.clone() }));
+        let rows: Vec<_> = rows.collect();
+        let names = rows.iter().map(|(_, row)| (row.name.as_bytes(), row.position));
+        CommandTable { by_name: names.collect(), rows }
     }
 
     /// All rows with their groups, in the order of the document.
-    pub fn all(&self) -> impl Iterator<Item = (&'static Group, &'static Command)> + use<> {
-        self.groups
-            .iter()
-            .flat_map(|group| group.rows.iter().copied().flatten().map(move |row| (group, row)))
+    pub fn all(&self) -> impl Iterator<Item = (&'static Group, &Command)> {
+        self.rows.iter().map(|(group, row)| (*group, row))
     }
 
     /// The row of a name, in any case.
-    pub fn find(&self, name: &[u8]) -> Option<&'static Command> {
+    pub fn find(&self, name: &[u8]) -> Option<&Command> {
         self.find_with_group(name).map(|(_, command)| command)
     }
 
     /// The row of a name with its group.
-    pub fn find_with_group(&self, name: &[u8]) -> Option<(&'static Group, &'static Command)> {
+    pub fn find_with_group(&self, name: &[u8]) -> Option<(&'static Group, &Command)> {
         let mut capitals = [0; MAX_NAME_BYTES];
         let capitals = capitals.get_mut(..name.len())?;
         capitals.copy_from_slice(name);
         capitals.make_ascii_uppercase();
-        self.by_name.get(&*capitals).copied()
+        let position = self.by_name.get(&*capitals)?;
+        self.rows.get(*position).map(|(group, row)| (*group, row))
     }
 }
 
@@ -169,6 +177,8 @@ impl Command {
             before_login: false,
             while_subscribed: false,
             reply: if matches!(class, Class::Read) { Reply::Large } else { Reply::Small },
+            is_secret: false,
+            position: 0,
         }
     }
 
@@ -213,6 +223,12 @@ impl Command {
     #[must_use]
     pub const fn replies(self, reply: Reply) -> Command {
         Command { reply, ..self }
+    }
+
+    /// With words that may contain a secret.
+    #[must_use]
+    pub const fn secret(self) -> Command {
+        Command { is_secret: true, ..self }
     }
 
     /// The name in lower case, as in COMMAND and in error texts.

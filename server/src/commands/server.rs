@@ -17,7 +17,7 @@ pub(super) static COMMANDS: &[Command] = &[
     Command::new("INFO", -1, Class::Admin, Run::Now(info)).told(
         "[section ...]",
         "Facts as text, under headings: server, clients, memory, persistence, stats, replication, \
-         stores, timelines.",
+         stores, timelines; only on request or with all: commandstats, errorstats, latencystats.",
     ),
     Command::new("ROLE", 1, Class::Admin, Run::Now(role))
         .told("", "Array: master, 0, no replicas."),
@@ -32,11 +32,13 @@ pub(super) static COMMANDS: &[Command] = &[
 fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let wanted: Vec<String> =
         arguments.iter().map(|raw| String::from_utf8_lossy(raw).to_lowercase()).collect();
-    let everything = wanted.is_empty()
-        || wanted.iter().any(|word| matches!(&word[..], "all" | "default" | "everything"));
+    let of_all = wanted.iter().any(|word| matches!(&word[..], "all" | "everything"));
+    let of_default = of_all || wanted.is_empty() || wanted.iter().any(|word| word == "default");
     let mut text = String::new();
-    for (name, facts) in sections(context.shared) {
-        if everything || wanted.iter().any(|word| word.eq_ignore_ascii_case(name)) {
+    let calls = call_sections(context).into_iter().map(|(name, facts)| (name, facts, of_all));
+    let facts = sections(context.shared).into_iter().map(|(name, facts)| (name, facts, of_default));
+    for (name, facts, is_listed) in facts.chain(calls) {
+        if is_listed || wanted.iter().any(|word| word.eq_ignore_ascii_case(name)) {
             let gap = if text.is_empty() { "" } else { "\r\n" };
             write!(text, "{gap}# {name}\r\n").expect("a string takes all that is written");
             for (fact, value) in facts {
@@ -46,6 +48,36 @@ fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     }
     context.connection.out.bulk(text);
     Ok(Flow::Done)
+}
+
+/// The calls of each command that was called, their times, and error replies by their first word.
+fn call_sections(context: &Context<'_>) -> Vec<(&'static str, Facts)> {
+    let (mut calls, mut times) = (Facts::new(), Facts::new());
+    for (_, command) in context.table.all() {
+        let of_command = context.shared.calls.of(command.position);
+        let (micros, name) = (of_command.micros.read(), command.lower_name());
+        let (count, rejected) = (micros.count(), of_command.rejected.get());
+        if count + rejected == 0 {
+            continue;
+        }
+        let mean = micros.sum as f64 / count.max(1) as f64;
+        let line = format!(
+            "calls={count},usec={},usec_per_call={mean:.2},rejected_calls={rejected},\
+             failed_calls={}",
+            micros.sum,
+            of_command.failed.get()
+        );
+        calls.push((format!("cmdstat_{name}").into(), line));
+        if count > 0 {
+            let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|share| micros.percentile(share));
+            let line = format!("p50={p50}.000,p99={p99}.000,p99.9={p999}.000");
+            times.push((format!("latency_percentiles_usec_{name}").into(), line));
+        }
+    }
+    let errors = context.shared.metrics.error_words.all();
+    let errors =
+        errors.map(|(word, count)| (format!("errorstat_{word}").into(), format!("count={count}")));
+    vec![("Commandstats", calls), ("Errorstats", errors.collect()), ("Latencystats", times)]
 }
 
 type Facts = Vec<(Cow<'static, str>, String)>;

@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 
 use super::row::{CommandTable, Group};
 use super::{
-    append, change, client, command, config, connection, follow, get, im, list, maintenance, range,
-    read, read_many, server, store, subscribe,
+    append, change, client, command, config, connection, follow, get, im, latency, list,
+    maintenance, monitor, range, read, read_many, server, slowlog, store, subscribe,
 };
 
 /// The whole table, in the order of the document.
@@ -47,7 +47,14 @@ pub static GROUPS: &[Group] = &[
     Group {
         title: "Server",
         word: "server",
-        rows: &[command::COMMANDS, config::COMMANDS, server::COMMANDS],
+        rows: &[
+            command::COMMANDS,
+            config::COMMANDS,
+            server::COMMANDS,
+            slowlog::COMMANDS,
+            latency::COMMANDS,
+            monitor::COMMANDS,
+        ],
     },
 ];
 
@@ -62,6 +69,7 @@ mod tests {
 
     use super::*;
     use crate::commands::row::MAX_NAME_BYTES;
+    use crate::metrics::MOST_COMMANDS;
 
     fn words(text: &str) -> Vec<Bytes> {
         text.split(' ').map(|word| Bytes::copy_from_slice(word.as_bytes())).collect()
@@ -84,6 +92,24 @@ mod tests {
         let names: HashSet<&str> = TABLE.all().map(|(_, command)| command.name).collect();
         assert_eq!(TABLE.all().count(), names.len());
         assert!(TABLE.find(&[b'x'; 100]).is_none() && TABLE.find(b"NOPE").is_none());
+    }
+
+    #[test]
+    fn each_command_has_a_position_of_its_own_and_there_is_room_for_its_calls() {
+        for (position, (_, command)) in TABLE.all().enumerate() {
+            assert_eq!(command.position, position, "{}", command.name);
+        }
+        assert!(TABLE.all().count() <= MOST_COMMANDS, "raise MOST_COMMANDS");
+    }
+
+    #[test]
+    fn commands_with_passwords_are_secret() {
+        for (_, command) in TABLE.all() {
+            let usage = command.usage.to_ascii_lowercase();
+            let has_secret = ["pass", "secret"].iter().any(|word| usage.contains(word))
+                || matches!(command.name, "ACL" | "CONFIG");
+            assert!(command.is_secret || !has_secret, "{}: mark it as secret", command.name);
+        }
     }
 
     #[test]

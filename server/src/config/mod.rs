@@ -35,6 +35,7 @@ pub use table::{find, settings};
 use crate::backups::BackupSettings;
 use crate::limits::Limits;
 use crate::messaging::{Options as MessagingOptions, WEEK_MS, first_stores};
+use crate::observe::{HttpSettings, LogSettings, SlowlogSettings};
 use crate::tls::TlsSettings;
 
 /// The default port.
@@ -78,6 +79,12 @@ pub struct Config {
     pub messaging: MessagingOptions,
     /// The settings of scheduled backups.
     pub backup: BackupSettings,
+    /// The port for metrics and health.
+    pub http: HttpSettings,
+    /// The settings of the log.
+    pub log: LogSettings,
+    /// What counts as slow.
+    pub slowlog: SlowlogSettings,
 }
 
 impl Default for Config {
@@ -98,6 +105,9 @@ impl Default for Config {
             tls: TlsSettings::default(),
             messaging: MessagingOptions::default(),
             backup: BackupSettings::default(),
+            http: HttpSettings::default(),
+            log: LogSettings::default(),
+            slowlog: SlowlogSettings::default(),
         }
     }
 }
@@ -144,6 +154,8 @@ impl Config {
             setting.check(self).map_err(|what| ConfigError::Value { what })?;
         }
         self.tls.check().map_err(|what| ConfigError::Value { what })?;
+        let log = self.log.check();
+        log.map_err(|problem| ConfigError::Value { what: format!("log.filter: {problem}") })?;
         self.check_largest_body()
     }
 

@@ -13,6 +13,7 @@ use strandline::{LEAST_OPEN_FILES, MAX_BODY_BYTES, MAX_SEQUENCE};
 
 use super::setting::{Access, Field, Plain, Setting, setting, words};
 use crate::backups::{MOST_KEPT, Schedule};
+use crate::observe::LogFormat;
 use crate::tls::{ClientCertificates, TlsVersion};
 
 /// With less memory the engine, or the connections, could not work.
@@ -45,12 +46,15 @@ const MOST_KEEPALIVE_SECONDS: u64 = 32_767;
 /// About as many names fit into the largest batch of the engine.
 const MOST_MEMBERS: u64 = 200_000;
 
+/// At up to 5 KB each they take half a gigabyte.
+const MOST_SLOW_COMMANDS: u64 = 100_000;
+
 /// A year, 365 · 24 · 3600: times that far ahead can still be computed.
 const MOST_SECONDS: u64 = 31_536_000;
 
 /// All settings, in the order of the document.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
-    [SERVER, LIMITS, TLS, BACKUP, MESSAGING].into_iter().flatten()
+    [SERVER, LIMITS, TLS, OBSERVING, BACKUP, MESSAGING].into_iter().flatten()
 }
 
 /// The setting with this name.
@@ -197,6 +201,32 @@ static TLS: &[Setting] = &[
     setting!(tls.minimum_version)
         .words(&["1.2", "1.3"])
         .help("The oldest version of TLS that is accepted."),
+];
+
+words!(LogFormat: "text" => LogFormat::Text, "json" => LogFormat::Json);
+
+static OBSERVING: &[Setting] = &[
+    setting!(http.port).example("7413").help(
+        "Port for metrics and health; 0 takes a free one. Without it there is none. It has no \
+         password.",
+    ),
+    setting!(http.bind).unit("address").help("Address to listen on for metrics and health."),
+    setting!(log.format).words(&["text", "json"]).help("The form of the log's lines."),
+    setting!(log.filter)
+        .unit("text")
+        .live()
+        .help("Which lines the log has: a level, or levels by module."),
+    setting!(slowlog.threshold_us)
+        .unit("µs")
+        .bounds(0, MOST_SECONDS * 1_000_000)
+        .live()
+        .redis("slowlog-log-slower-than")
+        .help("The time from which a command, a commit or an fsync is slow."),
+    setting!(slowlog.length)
+        .bounds(0, MOST_SLOW_COMMANDS)
+        .live()
+        .redis("slowlog-max-len")
+        .help("Slow commands that are kept, at most; 0: none."),
 ];
 
 impl Field for Schedule {

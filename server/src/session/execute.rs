@@ -13,9 +13,10 @@ use tracing::{error, warn};
 
 use super::Session;
 use super::pace::Pace;
+use super::running::Running;
 use super::slow::Slices;
 use crate::commands::{
-    After, Again, Flow, Prepared, Run, STEPS, Write, WriteReply, admit, context, is_small,
+    After, Again, Flow, Prepared, Run, STEPS, Write, WriteReply, admit, context, is_small, named,
 };
 use crate::messaging::{Basis, Decision};
 use crate::notices::NoticeKind;
@@ -35,7 +36,7 @@ const SUBMISSION_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Default)]
 struct Collected {
     submissions: Vec<Result<Submission, Error>>,
-    replies: Vec<(WriteReply, Option<Again>, Option<After>)>,
+    replies: Vec<(Running, WriteReply, Option<Again>, Option<After>)>,
     /// The versions that they are based on, by conversation or user.
     bases: HashMap<Bytes, u64>,
     bytes: usize,
@@ -67,6 +68,9 @@ impl Session {
                     if !self.may_make(|| is_small(&request)) {
                         self.pending = Some(request);
                         break;
+                    }
+                    if count == 0 {
+                        self.tick();
                     }
                     count += 1;
                     self.one(request, &mut collected).await;
@@ -104,13 +108,20 @@ impl Session {
             self.settle(collected).await;
             return self.turn_away();
         }
-        let admitted = admit(&request, &self.connection);
-        if let Ok(command) = &admitted {
-            self.connection.client.begin(command.name, self.shared.now_ms());
-        }
-        let run = admitted.map(|command| command.run);
-        let result = match run {
-            Ok(Run::Write(prepare)) => {
+        let command = match admit(&request, &self.connection) {
+            Ok(command) => command,
+            Err(refusal) => {
+                self.settle(collected).await;
+                if let Some(command) = named(&request) {
+                    self.shared.calls.of(command.position).rejected.one();
+                }
+                return self.refuse(&refusal);
+            }
+        };
+        self.begin(command, &request);
+        let mut began = self.measuring.now;
+        let result = match command.run {
+            Run::Write(prepare) => {
                 let context = context(&self.shared, &mut self.connection);
                 let mut is_alone = false;
                 let write = match prepare(&context, arguments) {
@@ -126,7 +137,8 @@ impl Session {
                 match write {
                     Ok(write) => {
                         let bytes = request.iter().map(Bytes::len).sum();
-                        self.collect(write, bytes, collected).await;
+                        let running = Running::new(command, began, request).lightened(bytes);
+                        self.collect(write, running, bytes, collected).await;
                         if is_alone {
                             self.settle(collected).await;
                         }
@@ -135,16 +147,28 @@ impl Session {
                     Err(refusal) => Err(refusal),
                 }
             }
-            Ok(Run::Now(run)) => {
+            Run::Now(run) => {
                 self.settle(collected).await;
+                began = self.measuring.now;
                 // Reads do not wait by themselves: a long pipeline of reads yields to others now
                 // and then.
                 consume_budget().await;
                 run(&mut context(&self.shared, &mut self.connection), arguments)
             }
-            Err(refusal) => Err(refusal),
         };
         self.settle(collected).await;
+        self.follow_up(result).await;
+        let running = Running::new(command, began, request);
+        if self.is_answering() {
+            self.keep_running(running);
+        } else {
+            self.tick();
+            self.end(&running);
+        }
+    }
+
+    /// Does what a command wants that was run.
+    async fn follow_up(&mut self, result: Result<Flow, Refusal>) {
         match result {
             Ok(Flow::Done) => {}
             Ok(Flow::Close) => self.closing = true,
@@ -166,12 +190,20 @@ impl Session {
     }
 
     /// Adds a write to the collected ones, or replies if it was committed before.
-    async fn collect(&mut self, write: Write, bytes: usize, collected: &mut Collected) {
+    async fn collect(
+        &mut self,
+        write: Write,
+        running: Running,
+        bytes: usize,
+        collected: &mut Collected,
+    ) {
         let Write { decision, reply, again, after } = write;
         let (batch, basis) = match decision {
             Decision::Known(answer) => {
                 self.settle(collected).await;
-                return answer(&mut self.connection.out);
+                answer(&mut self.connection.out);
+                self.tick();
+                return self.end(&running);
             }
             Decision::Commit(batch, basis) => (batch, basis),
         };
@@ -189,12 +221,14 @@ impl Session {
                 Ok(submission) => submission,
                 Err(refusal) => {
                     self.settle(collected).await;
-                    return self.refuse(&refusal);
+                    self.refuse(&refusal);
+                    self.tick();
+                    return self.end(&running);
                 }
             }
         };
         collected.submissions.push(submission);
-        collected.replies.push((reply, again, after));
+        collected.replies.push((running, reply, again, after));
         collected.bytes += bytes;
         self.writing_bytes = collected.bytes;
         if collected.bytes >= SUBMISSION_BYTES {
@@ -211,11 +245,17 @@ impl Session {
         let Shared { engine, pool, .. } = &*self.shared;
         let outcomes = self.submitter.commit(submissions, engine, pool).await;
         self.writing_bytes = 0;
+        self.tick();
         let outcomes = match outcomes {
             Ok(outcomes) => outcomes,
-            Err(refusal) => return replies.iter().for_each(|_| self.refuse(&refusal)),
+            Err(refusal) => {
+                return replies.iter().for_each(|(running, ..)| {
+                    self.refuse(&refusal);
+                    self.end(running);
+                });
+            }
         };
-        for (outcome, (reply, again, after)) in outcomes.into_iter().zip(replies) {
+        for (outcome, (running, reply, again, after)) in outcomes.into_iter().zip(replies) {
             match (outcome, again) {
                 (Ok(receipt), _) => reply(&receipt, &mut self.connection.out),
                 (Err(error), Some(again)) if Basis::has_moved(&error) => {
@@ -223,9 +263,11 @@ impl Session {
                         Ok(answer) => answer(&mut self.connection.out),
                         Err(refusal) => self.refuse(&refusal),
                     }
+                    self.tick();
                 }
                 (Err(error), _) => self.refuse(&Refusal::from(error)),
             }
+            self.end(&running);
             if let Some(after) = after {
                 // The command is done; if this panicked, it was logged.
                 let _ = self.shared.pool.run_slow(after).await;
@@ -267,7 +309,9 @@ impl Session {
 
     /// Writes an error reply, and logs nothing.
     pub(super) fn reply_error(&mut self, refusal: &Refusal) {
+        self.measuring.has_failed = true;
         self.shared.metrics.errors.one();
+        self.shared.metrics.error_words.count(refusal.word);
         self.connection.out.error(refusal);
     }
 }

@@ -25,6 +25,7 @@
 
 mod execute;
 mod pace;
+mod running;
 mod slow;
 mod wire;
 
@@ -45,12 +46,14 @@ use crate::connection::Connection;
 use crate::limits::Limits;
 use crate::memory::{Budget, FLOOR_BYTES, Held, STRANGER_OUTPUT_BYTES};
 use crate::notices::NoticeKind;
+use crate::observe::Monitoring;
 use crate::protocol::{Decoder, Request};
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 use crate::submitter::Submitter;
 use crate::tls::Socket;
 use pace::Pace;
+use running::Measuring;
 use slow::Slices;
 use wire::Reading;
 
@@ -76,6 +79,8 @@ pub struct Session {
     blocked: Option<Waiting>,
     /// The command whose reply is made elsewhere, in slices. No other command runs meanwhile.
     slices: Option<Slices>,
+    /// What is measured of its commands.
+    measuring: Measuring,
     /// The bytes of output that are reserved for the reply of `slices`.
     reserved: usize,
     /// The bytes of the requests whose writes are not committed yet.
@@ -124,6 +129,7 @@ impl Session {
             decoder: Decoder::default(),
             blocked: None,
             slices: None,
+            measuring: Measuring::default(),
             reserved: 0,
             writing_bytes: 0,
             pending: None,
@@ -153,6 +159,7 @@ impl Session {
             moved |= self.one_slice().await;
             moved |= self.retry_blocked();
             moved |= self.push().await;
+            moved |= self.show_commands();
             moved |= self.beat();
             moved |= self.write()?;
             if self.is_finished() {
@@ -251,6 +258,7 @@ impl Session {
             self.connection.client.activity.is_blocked.store(false, Ordering::Relaxed);
             self.connection.subscriptions.unblock();
         }
+        self.end_running();
     }
 
     /// Pushes to subscriptions that are behind, as far as there is space.
@@ -275,6 +283,8 @@ impl Session {
             }
             self.note_memory();
         }
+        let is_behind = self.connection.subscriptions.is_behind();
+        self.connection.client.is_behind.store(is_behind, Ordering::Relaxed);
         moved
     }
 
@@ -334,6 +344,10 @@ impl Session {
             let text = format!(
                 "a request is incomplete, and next to nothing of it arrived for {seconds} s"
             );
+            return self.cut(&Refusal::new("SLOW", text));
+        }
+        if self.connection.monitoring.as_ref().is_some_and(Monitoring::is_lost) {
+            let text = "the client does not take the lines of MONITOR as fast as commands run";
             return self.cut(&Refusal::new("SLOW", text));
         }
         if self.idle_deadline().is_some_and(|deadline| deadline <= now) {
@@ -396,7 +410,9 @@ impl Session {
     /// When it has been idle for too long. A connection with subscriptions or a blocked command is
     /// not idle.
     fn idle_deadline(&self) -> Option<Instant> {
-        let is_idle = !self.is_busy() && self.connection.subscriptions.total() == 0;
+        let is_idle = !self.is_busy()
+            && self.connection.subscriptions.total() == 0
+            && self.connection.monitoring.is_none();
         self.limits().idle_timeout().filter(|_| is_idle).map(|timeout| self.last_command + timeout)
     }
 
@@ -443,6 +459,7 @@ impl Session {
             && self.short_of.is_none();
         let (memory, id) = (&self.shared.memory, self.connection.client.id);
         let short_of = self.short_of.unwrap_or_default();
+        let may_show = !self.is_full() && self.short_of.is_none();
         tokio::select! {
             ready = self.socket.ready(interest) => {
                 if ready?.is_error() {
@@ -456,6 +473,7 @@ impl Session {
                 if self.short_of.is_some() => {}
             () = poll_fn(|context| self.poll_room(&memory.input, 0, context)),
                 if reading == Reading::NoRoom => {}
+            () = self.connection.line_arrived(), if may_show => {}
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             () = self.connection.client.asked_to_end() => {}
         }

@@ -61,8 +61,8 @@ impl Session {
             }
             Ok((_, Ok(Some(done)))) => self.finish(done),
             Ok((_, Err(refusal))) | Err(refusal) => {
-                self.unblock();
                 self.refuse(&refusal);
+                self.unblock();
             }
         }
         // First the current output is counted, then the reservation is released: in between both

@@ -95,7 +95,7 @@ impl Session {
             Ok(count) => {
                 self.shared.metrics.input_bytes.add(count as u64);
                 self.input_pace.add(count);
-                self.connection.client.moved_bytes.fetch_add(count as u64, Ordering::Relaxed);
+                self.connection.client.received_bytes.fetch_add(count as u64, Ordering::Relaxed);
                 Ok(true)
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -128,7 +128,7 @@ impl Session {
                 Ok(count) => {
                     self.connection.out.take(count);
                     self.output_pace.add(count);
-                    self.connection.client.moved_bytes.fetch_add(count as u64, Ordering::Relaxed);
+                    self.connection.client.sent_bytes.fetch_add(count as u64, Ordering::Relaxed);
                     self.shared.metrics.output_bytes.add(count as u64);
                     moved |= count > 0;
                 }
@@ -169,6 +169,13 @@ impl Session {
         let (socket_input, socket_output) = self.socket.held_bytes();
         let input = self.decoder.held_bytes() + pending + self.writing_bytes + socket_input;
         let output = self.connection.out.held_bytes() + socket_output;
+        let (client, out) = (&self.connection.client, &self.connection.out);
+        for (number, bytes) in [
+            (&client.held_bytes, [input, output]),
+            (&client.waiting_bytes, [self.decoder.buffered(), out.len()]),
+        ] {
+            number.iter().zip(bytes).for_each(|(one, bytes)| one.store(bytes, Ordering::Relaxed));
+        }
         let is_known = !self.is_stranger();
         let held = Held::of(input, output, is_known);
         if held != self.held {

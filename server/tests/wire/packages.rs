@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use strandline_server::{Config, ConfigError};
+use strandline_server::{Config, ConfigError, Sources};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -20,7 +20,8 @@ fn settings(text: &str) -> Result<Config, ConfigError> {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let path = folder.path().join("strandline.toml");
     std::fs::write(&path, text).expect("it is written");
-    Config::read(&path).and_then(|config| config.check().map(|()| config))
+    let sources = Sources { file: Some(path), ..Sources::default() };
+    sources.load().map(|loaded| loaded.config)
 }
 
 /// The value of a setting of a unit.

@@ -140,12 +140,29 @@ impl TestServer {
         self.resume();
     }
 
+    /// Changes its settings for the next start.
+    pub fn change(&mut self, change: impl FnOnce(&mut Config)) {
+        change(&mut self.config);
+    }
+
     /// Starts it again after [`TestServer::pause`], at another address.
     pub fn resume(&mut self) {
         let server =
             self.runtime.block_on(Server::start(self.config.clone())).expect("the server starts");
         self.address = server.address();
         self.server = Some(server);
+    }
+
+    /// The answer of the http port to a GET, with these further lines of the head.
+    pub fn get(&self, path: &str, head: &str) -> HttpAnswer {
+        let server = self.server.as_ref().expect("it runs");
+        let address = server.http_address().expect("it has an http port");
+        HttpAnswer::to(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n{head}\r\n"))
+    }
+
+    /// The address of the http port.
+    pub fn http_address(&self) -> SocketAddr {
+        self.server.as_ref().and_then(Server::http_address).expect("it runs, with an http port")
     }
 
     pub fn client(&self) -> Client {
@@ -179,6 +196,34 @@ impl Drop for TestServer {
             if !std::thread::panicking() {
                 stopped.expect("it stops well");
             }
+        }
+    }
+}
+
+/// An answer of the http port.
+#[derive(Debug)]
+pub struct HttpAnswer {
+    pub status: u16,
+    pub content_type: String,
+    pub body: String,
+}
+
+impl HttpAnswer {
+    pub fn to(address: SocketAddr, request: &str) -> HttpAnswer {
+        let mut socket = TcpStream::connect(address).expect("the port is open");
+        socket.set_read_timeout(Some(PATIENCE)).expect("an option of the socket");
+        socket.write_all(request.as_bytes()).expect("it is sent");
+        let mut text = String::new();
+        socket.read_to_string(&mut text).expect("an answer");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        let of_head = |name: &str| {
+            let mut lines = head.lines();
+            lines.find_map(|line| line.strip_prefix(name)).unwrap_or_default().to_owned()
+        };
+        HttpAnswer {
+            status: head.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status"),
+            content_type: of_head("content-type: "),
+            body: body.to_owned(),
         }
     }
 }
