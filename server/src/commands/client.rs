@@ -179,8 +179,8 @@ fn describe(client: &Client, now_ms: u64) -> String {
     format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db=0 sub={} psub=0 ssub={} \
          multi=-1 watch=0 qbuf={waits_in} qbuf-free={} obl={waits_out} oll=0 omem={held_out} \
-         tot-mem={} events={} cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={} \
-         tot-net-in={} tot-net-out={} tot-cmds={}\n",
+         tot-mem={} events={} cmd={} user=default redir=-1 resp={} tot-net-in={} tot-net-out={} \
+         tot-cmds={} lib-name={} lib-ver={}\n",
         client.id,
         client.address,
         client.local,
@@ -196,11 +196,11 @@ fn describe(client: &Client, now_ms: u64) -> String {
         if waits_out > 0 { "rw" } else { "r" },
         if command.is_empty() { "NULL" } else { &command },
         client.protocol.load(Ordering::Relaxed),
-        String::from_utf8_lossy(&library.name),
-        String::from_utf8_lossy(&library.version),
         client.received_bytes.load(Ordering::Relaxed),
         client.sent_bytes.load(Ordering::Relaxed),
         activity.commands.load(Ordering::Relaxed),
+        String::from_utf8_lossy(&library.name),
+        String::from_utf8_lossy(&library.version),
     )
 }
 

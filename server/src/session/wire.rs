@@ -169,13 +169,13 @@ impl Session {
         let (socket_input, socket_output) = self.socket.held_bytes();
         let input = self.decoder.held_bytes() + pending + self.writing_bytes + socket_input;
         let output = self.connection.out.held_bytes() + socket_output;
-        let (client, out) = (&self.connection.client, &self.connection.out);
-        for (number, bytes) in [
-            (&client.held_bytes, [input, output]),
-            (&client.waiting_bytes, [self.decoder.buffered(), out.len()]),
-        ] {
-            number.iter().zip(bytes).for_each(|(one, bytes)| one.store(bytes, Ordering::Relaxed));
-        }
+        let client = &self.connection.client;
+        let [held_in, held_out] = &client.held_bytes;
+        held_in.store(input, Ordering::Relaxed);
+        held_out.store(output, Ordering::Relaxed);
+        let [waits_in, waits_out] = &client.waiting_bytes;
+        waits_in.store(self.decoder.buffered(), Ordering::Relaxed);
+        waits_out.store(self.connection.out.len(), Ordering::Relaxed);
         let is_known = !self.is_stranger();
         let held = Held::of(input, output, is_known);
         if held != self.held {

@@ -24,6 +24,35 @@ fn rust_log_chooses_what_is_logged() {
     lock.close().expect("closes");
 }
 
+#[test]
+fn the_log_is_json_with_the_lines_that_the_filter_chooses() {
+    let (_folder, dir) = made();
+    let logged = |settings: &str| {
+        let (mut process, address, log) = served(&dir, settings);
+        let mut client = TcpStream::connect(address).expect("it listens");
+        client.write_all(b"SHUTDOWN\r\n").expect("it is sent");
+        let lines: Vec<String> = log.collect();
+        assert!(process.wait().expect("it ends").success());
+        lines
+    };
+    let lines = logged("[log]\nformat = \"json\"\n");
+    let last: serde_json::Value =
+        serde_json::from_str(lines.last().expect("a line")).expect("JSON");
+    assert_eq!((&last["level"], &last["message"]), (&"INFO".into(), &"stopped".into()));
+    assert_eq!(last["target"], "strandline_server::listener");
+    assert!(lines.iter().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+    let lines = logged("[log]\nfilter = \"warn,strandline_server::listener=info\"\n");
+    assert!(
+        !lines.is_empty() && lines.iter().all(|line| line.contains("::listener: ")),
+        "{lines:?}"
+    );
+    let file = dir.with_extension("toml");
+    std::fs::write(&file, "[log]\nfilter = \"strandline=loud\"\n").expect("writes");
+    let refused = run(&[Path::new("serve"), Path::new("--config"), &file]);
+    let (_, text) = ends_with(&refused, 1);
+    assert!(text.contains("log.filter") && text.contains("strandline=loud"), "{text}");
+}
+
 /// A server of the binary's, its address, and the lines of its log.
 fn served(dir: &Path, config: &str) -> (Child, std::net::SocketAddr, impl Iterator<Item = String>) {
     let file = dir.with_extension("toml");
