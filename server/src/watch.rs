@@ -155,7 +155,7 @@ pub fn look_at_engine(shared: &Shared) {
     }
 }
 
-/// Takes scheduled backups until it is dropped. Does nothing if there is no directory for them.
+/// Takes scheduled backups until it is dropped. Does nothing if there is no schedule.
 pub async fn back_up_by_schedule(shared: Arc<Shared>) {
     if !shared.backups.are_scheduled() {
         return;

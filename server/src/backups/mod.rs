@@ -72,17 +72,21 @@ impl Backups {
         Backups { settings, state: Mutex::default() }
     }
 
-    /// Whether there is a directory for backups.
+    /// Whether there are scheduled backups.
     pub fn are_scheduled(&self) -> bool {
-        self.settings.directory.is_some()
+        self.target().is_some()
+    }
+
+    /// Where and when backups are taken, if they are.
+    fn target(&self) -> Option<(&Path, Schedule)> {
+        self.settings.directory.as_deref().zip(self.settings.schedule)
     }
 
     /// Whether a backup is due, or may be: before the first call of [`Backups::take_if_due`]
     /// nothing is known of earlier ones.
     pub fn may_be_due(&self, now_ms: u64) -> bool {
-        let mut state = self.state.lock();
         // With nothing known of earlier ones, a plan is due.
-        self.are_scheduled() && state.plan.is_due(self.settings.schedule, now_ms)
+        self.target().is_some_and(|(_, schedule)| self.state.lock().plan.is_due(schedule, now_ms))
     }
 
     /// Takes a backup if one is due. May take minutes; must not be called twice at a time.
@@ -91,8 +95,8 @@ impl Backups {
         engine: &Engine,
         clock: &dyn Clock,
     ) -> Result<Option<NewBackup>, BackupError> {
-        let Some(directory) = &self.settings.directory else { return Ok(None) };
-        let taken = self.look(directory, engine, clock);
+        let Some((directory, schedule)) = self.target() else { return Ok(None) };
+        let taken = self.look(directory, schedule, engine, clock);
         if taken.is_err() {
             self.failed(clock.now_ms());
         }
@@ -109,6 +113,7 @@ impl Backups {
     fn look(
         &self,
         directory: &Path,
+        schedule: Schedule,
         engine: &Engine,
         clock: &dyn Clock,
     ) -> Result<Option<NewBackup>, BackupError> {
@@ -120,7 +125,7 @@ impl Backups {
                 state.plan.last_ms = found.complete.last().map(|folder| folder.start_ms);
             }
             (state.is_listed, state.kept) = (true, found.complete.len() as u64);
-            if !state.plan.is_due(self.settings.schedule, now_ms) {
+            if !state.plan.is_due(schedule, now_ms) {
                 return Ok(None);
             }
         }

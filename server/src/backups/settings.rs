@@ -13,17 +13,17 @@ pub const MOST_KEPT: u64 = 10_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BackupSettings {
-    /// The directory in which each backup gets a folder of its own; none: no scheduled backups.
+    /// The directory in which each scheduled backup gets a folder of its own.
     pub directory: Option<PathBuf>,
-    /// When a backup is taken: an interval such as `6h`, or a time of the day, in UTC, such as
-    /// `03:30`.
-    pub schedule: Schedule,
+    /// When a backup is taken: after an interval such as `6h`, or at a time of the day, in UTC, such
+    /// as `03:30`; none: no scheduled backups.
+    pub schedule: Option<Schedule>,
     /// The number of complete backups that are kept.
     pub keep: usize,
 }
 
 impl Default for BackupSettings {
     fn default() -> BackupSettings {
-        BackupSettings { directory: None, schedule: Schedule::Every { minutes: 24 * 60 }, keep: 7 }
+        BackupSettings { directory: None, schedule: None, keep: 7 }
     }
 }

@@ -153,6 +153,10 @@ impl Config {
         for setting in settings() {
             setting.check(self).map_err(|what| ConfigError::Value { what })?;
         }
+        if self.backup.schedule.is_some() && self.backup.directory.is_none() {
+            let what = "backup.schedule is set, and backup.directory is not: set the directory";
+            return Err(ConfigError::Value { what: what.into() });
+        }
         self.tls.check().map_err(|what| ConfigError::Value { what })?;
         let log = self.log.check();
         log.map_err(|problem| ConfigError::Value { what: format!("log.filter: {problem}") })?;
@@ -268,6 +272,7 @@ mod tests {
             ("[limits]\nmax_total_subscriptions = 0", "max_total_subscriptions"),
             ("[backup]\nkeep = 0", "backup.keep"),
             ("[backup]\nschedule = \"daily\"", "schedule"),
+            ("[backup]\nschedule = \"24h\"", "backup.directory"),
         ] {
             let refused = parse(line).map(|config| config.check());
             // TOML rejects a number outside of its range while parsing.

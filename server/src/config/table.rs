@@ -244,10 +244,11 @@ static BACKUP: &[Setting] = &[
     setting!(backup.directory)
         .unit("path")
         .example("/var/backups/strandline")
-        .help("The directory of scheduled backups. Without it there are none."),
-    setting!(backup.schedule)
-        .example("03:30")
-        .help("An interval from 1m to 366d, or a time of the day in UTC, such as 03:30."),
+        .help("The directory of scheduled backups."),
+    setting!(backup.schedule).example("03:30").help(
+        "When backups are taken: an interval from 1m to 366d, or a time of the day in UTC, \
+             such as 03:30. Without it there are none.",
+    ),
     setting!(backup.keep)
         .unit("backups")
         .bounds(1, MOST_KEPT)

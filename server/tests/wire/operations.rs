@@ -107,10 +107,13 @@ fn memory_blocked_clients_syncs_stores_and_backups_have_figures() {
 }
 
 #[test]
-fn a_server_with_a_directory_for_backups_takes_one_at_its_start_and_counts_it() {
+fn a_server_with_a_schedule_for_backups_takes_one_at_its_start_and_counts_it() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let directory = folder.path().join("backups");
-    let server = TestServer::with(|config| config.backup.directory = Some(directory.clone()));
+    let server = TestServer::with(|config| {
+        config.backup.directory = Some(directory.clone());
+        config.backup.schedule = "1d".parse().ok();
+    });
     let mut client = server.client();
     while client.line("TL.STATS").get("scheduled_backups").integer() == 0 {
         std::thread::yield_now();
@@ -138,7 +141,10 @@ fn a_scheduled_backup_that_fails_is_counted_and_the_server_serves_on() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let file = folder.path().join("file");
     std::fs::write(&file, "no directory").expect("it is written");
-    let server = TestServer::with(|config| config.backup.directory = Some(file.join("backups")));
+    let server = TestServer::with(|config| {
+        config.backup.directory = Some(file.join("backups"));
+        config.backup.schedule = "03:30".parse().ok();
+    });
     let mut client = server.client();
     while client.line("TL.STATS").get("scheduled_backup_failures").integer() == 0 {
         std::thread::yield_now();

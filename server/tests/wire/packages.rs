@@ -36,6 +36,7 @@ fn the_settings_of_the_debian_package_are_valid_and_fit_its_unit() {
     let unit = text("ops/systemd/strandline.service");
     let state = Path::new("/var/lib").join(of_unit(&unit, "StateDirectory"));
     let backups = config.backup.directory.expect("backups are taken");
+    assert!(config.backup.schedule.is_some());
     assert!(config.dir.starts_with(&state) && backups.starts_with(&state));
     assert!(!backups.starts_with(&config.dir), "a backup is no file of the data");
     assert!(config.bind.is_loopback(), "nobody has set who may log in");
