@@ -80,10 +80,11 @@ impl Serve {
 pub enum Configuring {
     /// Check the settings, and print those that a server would have, each with its origin.
     ///
-    /// Reads the file, the environment, the options and the certificates as `serve` does. Ends with 1, and a sentence
-    /// on standard error, if a setting is unknown or is not allowed. Secrets are not shown.
+    /// Reads the file, the environment, the options and the certificates as `serve` does. Ends with
+    /// 1, and a sentence on standard error, if a setting is unknown or is not allowed. Secrets are
+    /// not shown.
     CheckConfig(CheckConfig),
-    /// ListSettings all settings, with defaults, variables of the environment, and bounds.
+    /// List all settings, with defaults, variables of the environment, and bounds.
     Settings(ListSettings),
 }
 

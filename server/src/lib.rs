@@ -224,8 +224,8 @@ impl Server {
         self.tls_address
     }
 
-    /// Reads the certificates and the sources of the settings again, and applies what may change at run time. With an
-    /// error nothing changes.
+    /// Reads the certificates and the sources of the settings again, and applies what may change at
+    /// run time. With an error nothing changes.
     pub async fn reload(&self) -> Result<(), ServerError> {
         let shared = Arc::clone(&self.shared);
         Ok(self.shared.pool.spawn(move || shared.reload()).await??)

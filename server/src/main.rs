@@ -189,16 +189,15 @@ async fn stay_alive(service: &Systemd) {
     }
 }
 
-/// Prints the addresses, for whoever started the server. If nobody reads it, only a thread of its own
-/// blocks or fails.
+/// Prints the addresses, for whoever started the server. If nobody reads them, only a thread of its
+/// own blocks or fails.
 fn announce(server: &Server) {
-    let mut line = format!("listening on {}\n", server.address());
-    if let Some(address) = server.tls_address() {
-        line.push_str(&format!("listening for TLS on {address}\n"));
-    }
+    let plain = format!("listening on {}\n", server.address());
+    let encrypted = server.tls_address().map(|address| format!("listening for TLS on {address}\n"));
+    let lines = plain + encrypted.as_deref().unwrap_or_default();
     let started = thread::Builder::new().name("strandline-announce".into()).spawn(move || {
         let mut out = io::stdout().lock();
-        if let Err(error) = out.write_all(line.as_bytes()).and_then(|()| out.flush()) {
+        if let Err(error) = out.write_all(lines.as_bytes()).and_then(|()| out.flush()) {
             warn!(%error, "cannot print the address on which the server listens");
         }
     });

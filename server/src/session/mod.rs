@@ -68,8 +68,6 @@ enum Parting {
 /// A connection that is being served.
 pub struct Session {
     socket: Socket,
-    /// The TLS handshake is not complete.
-    handshaking: bool,
     shared: Arc<Shared>,
     /// The path of its writes.
     submitter: Arc<Submitter>,
@@ -123,7 +121,6 @@ impl Session {
         let mut session = Session {
             login_deadline: now + connection.config.limits.auth_timeout(),
             connection,
-            handshaking: socket.is_handshaking(),
             socket,
             submitter,
             decoder: Decoder::default(),
@@ -356,7 +353,7 @@ impl Session {
         }
         if self.login_deadline().is_some_and(|deadline| deadline <= now) {
             self.shared.metrics.auth_timeouts.one();
-            if self.handshaking {
+            if self.socket.is_handshaking() {
                 let why = "the time for the TLS handshake is over";
                 self.shared.note(NoticeKind::NoLogin, &self.connection.client, why);
                 return true;
@@ -418,12 +415,12 @@ impl Session {
 
     /// Whether the client has not logged in, or cannot even speak yet.
     fn is_stranger(&self) -> bool {
-        self.handshaking || !self.connection.logged_in
+        self.socket.is_handshaking() || !self.connection.logged_in
     }
 
     fn login_deadline(&self) -> Option<Instant> {
         let must_log_in = self.shared.password.is_set() && !self.connection.logged_in;
-        (self.handshaking || must_log_in).then_some(self.login_deadline)
+        (self.socket.is_handshaking() || must_log_in).then_some(self.login_deadline)
     }
 
     /// The earliest deadline that ends a wait.

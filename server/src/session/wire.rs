@@ -83,8 +83,9 @@ impl Session {
         };
         let buffer = self.decoder.buffer();
         buffer.reserve(room);
+        let was_handshaking = self.socket.is_handshaking();
         let outcome = self.socket.try_read_buf(buffer);
-        if self.handshaking {
+        if was_handshaking {
             self.note_handshake(&outcome);
         }
         match outcome {
@@ -108,8 +109,7 @@ impl Session {
 
     /// Notes the end of the TLS handshake, or its failure.
     fn note_handshake(&mut self, outcome: &io::Result<usize>) {
-        self.handshaking = self.socket.is_handshaking();
-        if !self.handshaking {
+        if !self.socket.is_handshaking() {
             self.connection.certificate_name = self.socket.peer_name();
         }
         match outcome {

@@ -144,14 +144,14 @@ fn a_change_that_is_refused_changes_nothing() {
 
 /// The binary, with a configuration file.
 struct Process {
-    process: Child,
+    child: Child,
     address: std::net::SocketAddr,
     log: std::io::Lines<BufReader<std::process::ChildStderr>>,
 }
 
 impl Process {
     fn start(folder: &Path, file: &Path) -> Process {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_strandline"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_strandline"))
             .args(["serve", "--port", "0", "--config"])
             .arg(file)
             .arg("--dir")
@@ -161,15 +161,15 @@ impl Process {
             .spawn()
             .expect("the binary starts");
         let mut line = String::new();
-        let out = process.stdout.take().expect("it is piped");
+        let out = child.stdout.take().expect("it is piped");
         BufReader::new(out).read_line(&mut line).expect("a line comes");
         let address = line.trim().strip_prefix("listening on ").expect("the line has an address");
-        let log = BufReader::new(process.stderr.take().expect("it is piped")).lines();
-        Process { address: address.parse().expect("an address"), process, log }
+        let log = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        Process { address: address.parse().expect("an address"), child, log }
     }
 
     fn signal(&self, name: &str) {
-        let kill = Command::new("kill").args([name, &self.process.id().to_string()]).status();
+        let kill = Command::new("kill").args([name, &self.child.id().to_string()]).status();
         assert!(kill.is_ok_and(|status| status.success()));
     }
 
@@ -186,7 +186,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.signal("-TERM");
-        let ended = self.process.wait();
+        let ended = self.child.wait();
         if !std::thread::panicking() {
             assert!(ended.expect("it ends").success());
         }

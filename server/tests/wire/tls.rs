@@ -131,14 +131,15 @@ fn commands_with_small_and_large_bodies_are_answered() {
     let server = authority.server(|_| {});
     let mut client = authority.client(&server, None);
     call(&mut client, &[b"PING"], b"+PONG\r\n");
-    let large: Vec<u8> = (0..1 << 20).map(|at| (at % 251) as u8).collect();
+    let large: Vec<u8> = (0..=250).cycle().take(1 << 20).collect();
     call(&mut client, &[b"TL.APPEND", b"messages:a", &large], b":1\r\n");
     call(&mut client, &[b"ECHO", &large], &bulk(&large));
     // Writes of one pipeline that arrive in one piece.
     let append = encoded(&["TL.APPEND", "messages:a", "x"]);
     client.write_all(&append.repeat(100)).expect("the server takes it");
-    let replies: String = (2..=101).map(|sequence| format!(":{sequence}\r\n")).collect();
-    expect(&mut client, replies.as_bytes());
+    for sequence in 2..=101 {
+        expect(&mut client, format!(":{sequence}\r\n").as_bytes());
+    }
     let mut plain = server.client();
     assert_eq!(plain.line("TL.LAST messages:a").items()[0], Value::Integer(101));
 }
@@ -157,10 +158,10 @@ fn a_client_that_does_not_read_is_not_sent_more_and_gets_everything_when_it_read
     let mut plain = server.client();
     let held = |plain: &mut Client| plain.line("TL.STATS").get("client_output_bytes").integer();
     // It is full: no command runs until the client reads.
-    while held(&mut plain) < 1 << 20 {
+    while held(&mut plain) < 1 << 19 {
         std::thread::yield_now();
     }
-    assert!(held(&mut plain) <= 4 << 20, "{}", held(&mut plain));
+    assert!(held(&mut plain) <= 8 << 20, "{}", held(&mut plain));
     expect(&mut client, &bulk(b"first"));
     let mut count = 0;
     let mut buffer = vec![0; 1 << 16];
