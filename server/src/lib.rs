@@ -72,6 +72,8 @@ pub use messaging::{
     FIRST_STORES, LostLedgers, MESSAGES_STORE, Messaging, Options as MessagingOptions, Rebuilt,
     forget_lines, is_mark,
 };
+#[cfg(feature = "otel")]
+pub use observe::finish_traces;
 pub use observe::{FilterError, HttpSettings, LogFormat, LogSettings, SlowlogSettings};
 pub use observe::{set_log_filter, start_log};
 pub use shared::StopReason;

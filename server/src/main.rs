@@ -89,6 +89,8 @@ fn main() -> ExitCode {
             }
         }
     };
+    #[cfg(feature = "otel")]
+    strandline_server::finish_traces();
     log.finish();
     code
 }

@@ -7,6 +7,7 @@
 use std::env;
 use std::sync::OnceLock;
 
+use tracing::level_filters::LevelFilter;
 use tracing::warn;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
@@ -52,17 +53,22 @@ impl LogSettings {
 }
 
 /// Starts the log of the process. The environment variable `RUST_LOG` overrides the filter of the
-/// settings, which were checked. Later calls have no effect.
+/// settings. Later calls have no effect.
 pub fn start_log<W>(settings: &LogSettings, writer: W)
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let wanted = env::var("RUST_LOG").ok().filter(|words| !words.trim().is_empty());
     let of_environment = wanted.as_deref().map(parse).transpose();
-    let of_settings = parse(&settings.filter).unwrap_or_default();
+    // The start of the server refuses such a filter, which must be seen.
+    let of_settings =
+        parse(&settings.filter).unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
     let (filter, problem) = match of_environment {
         Ok(filter) => (filter.unwrap_or(of_settings), None),
-        Err(problem) => (of_settings, Some(problem)),
+        Err(problem) => {
+            let text = format!("RUST_LOG is invalid, and log.filter is used: {problem}");
+            (of_settings, Some(text))
+        }
     };
     let (filter, handle) = reload::Layer::new(filter);
     let lines = fmt::layer().with_writer(writer).with_ansi(false);
@@ -70,12 +76,18 @@ where
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let started = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    let subscriber = tracing_subscriber::registry().with(filter).with(lines);
+    #[cfg(feature = "otel")]
+    let (subscriber, problem) = match super::traces::layer() {
+        Ok(spans) => (subscriber.with(spans), problem),
+        Err(other) => (subscriber.with(None), problem.or(Some(other))),
+    };
+    let started = subscriber.try_init();
     if started.is_ok()
         && FILTER.set(handle).is_ok()
         && let Some(problem) = problem
     {
-        warn!(%problem, "RUST_LOG is invalid: log.filter is used");
+        warn!("{problem}");
     }
 }
 

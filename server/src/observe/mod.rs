@@ -12,6 +12,8 @@ mod logging;
 mod monitors;
 mod settings;
 mod slowlog;
+#[cfg(feature = "otel")]
+mod traces;
 mod words;
 
 pub use latency::{LatencyEvent, LatencyEvents};
@@ -19,4 +21,6 @@ pub use logging::{FilterError, set_log_filter, start_log};
 pub use monitors::{Monitoring, Monitors};
 pub use settings::{HttpSettings, LogFormat, LogSettings, SlowlogSettings};
 pub use slowlog::Slowlog;
+#[cfg(feature = "otel")]
+pub use traces::finish_traces;
 pub use words::shown_line;
