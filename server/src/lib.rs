@@ -14,7 +14,7 @@
 //!  submitter
 //!  limits  pool
 //!  metrics  refusal
-//!  auth  backups  clients  files  memory  messaging  observe  protocol  tls
+//!  auth  backups  busiest  clients  files  memory  messaging  observe  protocol  tls
 //!  (engine)
 //! ```
 //!
@@ -26,6 +26,7 @@
 
 mod auth;
 mod backups;
+mod busiest;
 mod clients;
 mod commands;
 mod config;
@@ -76,6 +77,7 @@ pub use messaging::{
 pub use observe::finish_traces;
 pub use observe::{FilterError, HttpSettings, LogFormat, LogSettings, SlowlogSettings};
 pub use observe::{set_log_filter, start_log};
+pub use protocol::split_words;
 pub use shared::StopReason;
 pub use tls::{ClientCertificates, TlsError, TlsSettings, TlsVersion};
 

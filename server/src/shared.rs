@@ -15,6 +15,7 @@ use tracing::{error, info};
 
 use crate::auth::Password;
 use crate::backups::Backups;
+use crate::busiest::Busiest;
 use crate::clients::{Channels, Client, Clients};
 use crate::config::{Change, Config, ConfigError, RunningConfig, Setting};
 use crate::memory::Memory;
@@ -72,6 +73,8 @@ pub struct Shared {
     pub config: RunningConfig,
     /// The password of the server.
     pub password: Password,
+    /// The keys that are written to most.
+    pub busiest: Busiest,
     /// The counters.
     pub metrics: Metrics,
     /// The calls of each command.
@@ -127,6 +130,7 @@ impl Shared {
             engine,
             messaging: messaging.map(Arc::new),
             password: Password::new(given.password.clone()),
+            busiest: Busiest::default(),
             metrics: Metrics::default(),
             calls: Calls::default(),
             engine_metrics: measured.engine_metrics,

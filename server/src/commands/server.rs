@@ -17,7 +17,8 @@ pub(super) static COMMANDS: &[Command] = &[
     Command::new("INFO", -1, Class::Admin, Run::Now(info)).told(
         "[section ...]",
         "Facts as text, under headings: server, clients, memory, persistence, stats, replication, \
-         stores, timelines; only on request or with all: commandstats, errorstats, latencystats.",
+         stores, timelines; only on request or with all: commandstats, errorstats, latencystats; \
+         only on request: busiest, the keys with the largest shares of the last writes, in percent.",
     ),
     Command::new("ROLE", 1, Class::Admin, Run::Now(role))
         .told("", "Array: master, 0, no replicas."),
@@ -29,6 +30,9 @@ pub(super) static COMMANDS: &[Command] = &[
     ),
 ];
 
+/// Keys that INFO shows as the busiest.
+const SHOWN_BUSIEST: usize = 10;
+
 fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let wanted: Vec<String> =
         arguments.iter().map(|raw| String::from_utf8_lossy(raw).to_lowercase()).collect();
@@ -37,7 +41,9 @@ fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     let mut text = String::new();
     let calls = call_sections(context).into_iter().map(|(name, facts)| (name, facts, of_all));
     let facts = sections(context.shared).into_iter().map(|(name, facts)| (name, facts, of_default));
-    for (name, facts, is_listed) in facts.chain(calls) {
+    let busiest = wanted.iter().any(|word| word == "busiest");
+    let busiest = busiest.then(|| ("Busiest", busiest_keys(context.shared), true));
+    for (name, facts, is_listed) in facts.chain(calls).chain(busiest) {
         if is_listed || wanted.iter().any(|word| word.eq_ignore_ascii_case(name)) {
             let gap = if text.is_empty() { "" } else { "\r\n" };
             write!(text, "{gap}# {name}\r\n").expect("a string takes all that is written");
@@ -123,6 +129,19 @@ fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
         ("Stores", stores),
         ("Timelines", timelines),
     ]
+}
+
+/// The keys that are written to most, with their share of the last writes. They are shown only on
+/// request, since they are names of the application's.
+fn busiest_keys(shared: &Shared) -> Facts {
+    let found = shared.busiest.shares(SHOWN_BUSIEST).into_iter().enumerate();
+    found
+        .map(|(number, (key, share))| {
+            let (whole, tenths) = (share / 10, share % 10);
+            let fact = format!("share={whole}.{tenths},key={}", key.escape_ascii());
+            (format!("busiest_{number}").into(), fact)
+        })
+        .collect()
 }
 
 /// The memory of the process, under our names and under those that tools for Redis look for.

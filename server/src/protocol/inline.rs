@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 /// The words of a line, or `None` when a quote is not closed or is followed by something other than
 /// a space.
-pub(super) fn split(line: &[u8]) -> Option<Vec<Bytes>> {
+pub fn split(line: &[u8]) -> Option<Vec<Bytes>> {
     let mut words = Vec::new();
     let mut rest = line;
     loop {

@@ -13,3 +13,4 @@ mod inline;
 
 pub use decoder::{Bounds, Decoder, ProtocolError, Request};
 pub use encoder::{Encoder, Protocol};
+pub use inline::split as split_words;

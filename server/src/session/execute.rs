@@ -136,6 +136,9 @@ impl Session {
                 };
                 match write {
                     Ok(write) => {
+                        if let Some(key) = request.get(command.keys.first) {
+                            self.shared.busiest.write(key);
+                        }
                         let bytes = request.iter().map(Bytes::len).sum();
                         let running = Running::new(command, began, request).lightened(bytes);
                         self.collect(write, running, bytes, collected).await;
