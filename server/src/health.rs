@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::care::complain;
+use crate::output::complain;
 
 /// The most bytes of an answer that are read.
 const MOST_BYTES: u64 = 1024;

@@ -3,7 +3,7 @@
 //! Standard output gets a line for each address on which the server listens; the log goes to
 //! standard error. The server does not depend on readers of either. Exit codes of `serve`: 0 after
 //! a graceful stop; 1 if the server could not start, if its engine refuses writes, or if it did not
-//! close. `care` has those of the other verbs.
+//! close. `care` and `remote` have those of the other verbs.
 
 #![forbid(unsafe_code)]
 
@@ -11,14 +11,18 @@ mod care;
 mod configuring;
 mod health;
 mod log;
+mod output;
+mod progress;
+mod remote;
 mod service;
 
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use configuring::Serve;
 use log::Log;
 use mimalloc::MiMalloc;
@@ -65,6 +69,18 @@ enum Tool {
     Configuring(configuring::Configuring),
     #[command(flatten)]
     Care(care::Care),
+    #[command(flatten)]
+    Remote(Box<remote::Remote>),
+    /// Print the completions of a shell: source them, or put them where the shell looks for them.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one page for each verb into a directory.
+    Man {
+        /// Directory for the pages; it must exist.
+        dir: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -86,6 +102,9 @@ fn main() -> ExitCode {
                 Tool::Configuring(verb) => configuring::run(verb),
                 Tool::Health(arguments) => health::run(&arguments),
                 Tool::Care(care) => care::run(care),
+                Tool::Remote(verb) => remote::run(*verb),
+                Tool::Completions { shell } => output::written(print_completions(shell)),
+                Tool::Man { dir } => output::written(print_manual(dir.as_deref())),
             }
         }
     };
@@ -112,6 +131,24 @@ fn run_server(sources: anyhow::Result<Sources>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn print_completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut CommandLine::command(), "strandline", &mut script);
+    io::stdout().write_all(&script)?;
+    Ok(())
+}
+
+/// The page of the binary on standard output, or all pages in a directory.
+fn print_manual(dir: Option<&Path>) -> anyhow::Result<()> {
+    let command = CommandLine::command();
+    match dir {
+        Some(dir) => clap_mangen::generate_to(command, dir)
+            .with_context(|| format!("cannot write manual pages into {}", dir.display()))?,
+        None => clap_mangen::Man::new(command).render(&mut io::stdout().lock())?,
+    }
+    Ok(())
 }
 
 /// The chain of causes as text. The text of some errors ends with that of their cause, which is

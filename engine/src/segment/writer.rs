@@ -62,7 +62,12 @@ const COOL_TIER: u8 = 2;
 
 /// The compression of a segment's data, by its tier. `recent`: whether recent data is compressed.
 pub fn compression(tier: u8, recent: bool) -> Compression {
-    if recent || tier >= COOL_TIER { Compression::Zstd } else { Compression::None }
+    match tier {
+        COOL_TIER.. => Compression::Zstd,
+        _ if !recent => Compression::None,
+        0 => Compression::Lz4,
+        _ => Compression::Zstd,
+    }
 }
 
 /// A segment under construction.

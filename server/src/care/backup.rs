@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::output::Output;
 use super::{Outcome, Use, open};
+use crate::output::Output;
 
 /// The arguments of the verb.
 #[derive(Args)]

@@ -8,8 +8,9 @@ use indicatif::ProgressBar;
 use strandline::{Error, Limit, Lost, Store};
 
 use super::line::Line;
-use super::output::complain;
-use super::{Outcome, Use, open, progress};
+use super::{Outcome, Use, open};
+use crate::output::complain;
+use crate::progress;
 
 /// Names and entries that are held in memory at once.
 const PAGE_ENTRIES: usize = 1000;

@@ -15,8 +15,9 @@ use strandline::{Batch, Engine, Error, Store, Ticket};
 use strandline_server::{forget_lines, is_mark};
 
 use super::line::Line;
-use super::output::Output;
-use super::{Outcome, Use, open, progress};
+use super::{Outcome, Use, open};
+use crate::output::Output;
+use crate::progress;
 
 /// The most appends in flight: they share fsyncs.
 const UNDER_WAY: usize = 4096;

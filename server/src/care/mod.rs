@@ -12,8 +12,6 @@ mod backup;
 mod dump;
 mod import;
 mod line;
-mod output;
-mod progress;
 mod rebuild;
 mod repair;
 mod restore;
@@ -21,15 +19,14 @@ mod salvage;
 mod verify;
 
 use std::fmt::Write as _;
-use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use output::Output;
-pub use output::complain;
 use strandline::{Engine, Error, Finding, is_empty_directory};
 use strandline_server::Config;
+
+use crate::output::{Output, complain, is_unread};
 
 /// The verbs that maintain a directory.
 #[derive(Subcommand)]
@@ -128,12 +125,6 @@ pub fn run(care: Care) -> ExitCode {
             ExitCode::from(if damaged { 1 } else { 2 })
         }
     }
-}
-
-/// Whether a verb ended because nobody reads its output.
-fn is_unread(problem: &anyhow::Error) -> bool {
-    let is_broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
-    problem.downcast_ref().is_some_and(is_broken_pipe)
 }
 
 /// How a directory is opened.

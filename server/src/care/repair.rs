@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::output::Output;
 use super::verify::print;
-use super::{Outcome, Use, open, progress};
+use super::{Outcome, Use, open};
+use crate::output::Output;
+use crate::progress;
 
 /// The arguments of the verb.
 #[derive(Args)]

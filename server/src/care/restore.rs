@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Outcome;
-use super::output::Output;
+use crate::output::Output;
 
 /// The arguments of the verb.
 #[derive(Args)]

@@ -6,8 +6,8 @@ use clap::Args;
 use strandline::Error;
 use strandline_server::{FIRST_STORES, LostLedgers, MESSAGES_STORE, Messaging, MessagingOptions};
 
-use super::output::Output;
 use super::{Outcome, Use, finding_line, open};
+use crate::output::Output;
 
 /// The arguments of the verb.
 #[derive(Args)]

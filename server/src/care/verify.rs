@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use strandline::Verification;
 
-use super::output::Output;
-use super::{Outcome, Use, finding_line, open, progress};
+use super::{Outcome, Use, finding_line, open};
+use crate::output::Output;
+use crate::progress;
 
 /// The arguments of the verb.
 #[derive(Args)]

@@ -3,6 +3,7 @@
 
 use std::fmt::{Arguments, Display};
 use std::io::{self, Write as _};
+use std::process::ExitCode;
 
 /// Standard output.
 #[derive(Default)]
@@ -29,4 +30,22 @@ impl Output {
 /// Reports a problem on standard error. It is not an error if nobody reads it.
 pub fn complain(what: impl Display) {
     let _ = writeln!(io::stderr(), "strandline: {what}");
+}
+
+/// Whether a verb ended because nobody reads its output.
+pub fn is_unread(problem: &anyhow::Error) -> bool {
+    let is_broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    problem.downcast_ref().is_some_and(is_broken_pipe)
+}
+
+/// The exit code of a verb that only prints: 2 for a problem, which is reported. A reader of
+/// standard output that went away is none.
+pub fn written(done: anyhow::Result<()>) -> ExitCode {
+    match done {
+        Err(problem) if !is_unread(&problem) => {
+            complain(crate::chain_text(&problem));
+            ExitCode::from(2)
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }

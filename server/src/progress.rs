@@ -1,5 +1,6 @@
 //! Progress bars on a terminal. Shows nothing elsewhere, so that logs and pipes stay clean.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal as _};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -14,7 +15,12 @@ pub fn count(what: &'static str) -> ProgressBar {
     bar(what, "{prefix} {spinner} {human_pos} entries, {per_sec}")
 }
 
-fn bar(what: &'static str, template: &str) -> ProgressBar {
+/// A bar for a number of seconds.
+pub fn seconds(what: String) -> ProgressBar {
+    bar(what, "{prefix} {wide_bar} {pos} of {len} s")
+}
+
+fn bar(what: impl Into<Cow<'static, str>>, template: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
