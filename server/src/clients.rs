@@ -45,6 +45,10 @@ pub struct Client {
     pub name: Mutex<Bytes>,
     /// The library set by CLIENT SETINFO.
     pub library: Mutex<Library>,
+    /// The name of the user that it acts for; empty before login.
+    pub user: Mutex<Bytes>,
+    /// Whether a token logged it in.
+    pub is_terminal: AtomicBool,
     /// Its current and last activity.
     pub activity: Activity,
     /// The RESP version: 2 or 3.
@@ -125,6 +129,11 @@ impl Client {
         self.asked.notify_one();
     }
 
+    /// Asks the connection to look at its rights, since those of users have changed.
+    pub fn look_again(&self) {
+        self.asked.notify_one();
+    }
+
     /// The strictest request so far.
     pub fn end(&self) -> End {
         match self.end.load(Ordering::SeqCst) {
@@ -136,8 +145,8 @@ impl Client {
         }
     }
 
-    /// Waits for a request to end, or a wake-up for another reason. For its own session only: one
-    /// request wakes one waiter.
+    /// Waits for a request to end, to look at its rights, or a wake-up for another reason. For its
+    /// own session only: one request wakes one waiter.
     pub async fn asked_to_end(&self) {
         self.asked.notified().await;
     }
@@ -181,6 +190,8 @@ impl Clients {
             since_ms: now_ms,
             name: Mutex::default(),
             library: Mutex::default(),
+            user: Mutex::default(),
+            is_terminal: AtomicBool::new(false),
             activity: Activity { last_ms: AtomicU64::new(now_ms), ..Activity::default() },
             protocol: AtomicU8::new(2),
             channels: AtomicUsize::new(0),

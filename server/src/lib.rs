@@ -14,7 +14,8 @@
 //!  submitter
 //!  limits  pool
 //!  metrics  refusal
-//!  auth  backups  busiest  clients  files  memory  messaging  observe  protocol  tls
+//!  access
+//!  backups  busiest  clients  files  glob  memory  messaging  observe  protocol  tls
 //!  (engine)
 //! ```
 //!
@@ -24,7 +25,7 @@
 
 #![forbid(unsafe_code)]
 
-mod auth;
+mod access;
 mod backups;
 mod busiest;
 mod clients;
@@ -33,6 +34,7 @@ mod config;
 mod connection;
 mod figures;
 mod files;
+mod glob;
 mod http;
 mod key;
 mod limits;
@@ -61,6 +63,10 @@ use strandline::{Engine, LEAST_OPEN_FILES};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use access::{
+    Hash, RateSettings, Secret, TokenAlgorithm, TokenKeySettings, TokenSettings, UserSettings,
+    UserTable,
+};
 pub use backups::{BackupSettings, Schedule, ScheduleError};
 pub use commands::render_tables;
 pub use config::{
@@ -81,6 +87,7 @@ pub use protocol::split_words;
 pub use shared::StopReason;
 pub use tls::{ClientCertificates, TlsError, TlsSettings, TlsVersion};
 
+use crate::access::Access;
 use crate::config::RunningConfig;
 use crate::files::Shares;
 use crate::http::Http;
@@ -89,6 +96,16 @@ use crate::loops::Loops;
 use crate::pool::Pool;
 use crate::shared::{Measured, Shared};
 use crate::tls::Acceptor;
+
+/// Checks the users, tokens and rates of the settings, as a start of the server does. Takes tens of
+/// milliseconds if there is a password.
+pub fn check_access(config: &Config) -> Result<(), ConfigError> {
+    open_access(config).map(drop)
+}
+
+fn open_access(config: &Config) -> Result<Access, ConfigError> {
+    Access::open(&config.access(), commands::catalog()).map_err(|what| ConfigError::Value { what })
+}
 
 /// The reason why a server could not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -176,6 +193,8 @@ impl Server {
         pool: Pool,
     ) -> Result<Server, ServerError> {
         let config = running.now();
+        let given = Arc::clone(&config);
+        let access = pool.spawn(move || open_access(&given)).await??;
         let (read_only, messaging_options) = (config.read_only, config.messaging.clone());
         let open = move || match Messaging::open(&engine, messaging_options) {
             Ok(messaging) => Ok((engine, Some(messaging))),
@@ -197,7 +216,8 @@ impl Server {
                 .map_err(|source| ServerError::Listen { address, source })
         };
         let http_listener = http_wanted.map(bind).transpose()?;
-        let shared = Shared::new((engine, measured), messaging, running, pool, (address, tls));
+        let shared =
+            Shared::new((engine, measured), messaging, (access, running), pool, (address, tls));
         let shared = Arc::new(shared);
         let loops = Loops::start(config.loops(), &shared).map_err(ServerError::Threads)?;
         let start = |listener| Http::start(listener, &shared, loops.handles());

@@ -9,6 +9,7 @@
 
 mod care;
 mod configuring;
+mod hash;
 mod health;
 mod log;
 mod output;
@@ -65,6 +66,9 @@ enum Verb {
 enum Tool {
     /// Ask a server whether it serves: exits with 0 if it answers, and with 1 otherwise.
     Health(health::HealthArguments),
+    /// Read a password from standard input and print its hash, for `password_hash` in the
+    /// configuration file or for ACL SETUSER.
+    HashPassword,
     #[command(flatten)]
     Configuring(configuring::Configuring),
     #[command(flatten)]
@@ -101,6 +105,7 @@ fn main() -> ExitCode {
             match tool {
                 Tool::Configuring(verb) => configuring::run(verb),
                 Tool::Health(arguments) => health::run(&arguments),
+                Tool::HashPassword => report(hash::run()),
                 Tool::Care(care) => care::run(care),
                 Tool::Remote(verb) => remote::run(*verb),
                 Tool::Completions { shell } => output::written(print_completions(shell)),
@@ -112,6 +117,16 @@ fn main() -> ExitCode {
     strandline_server::finish_traces();
     log.finish();
     code
+}
+
+fn report(done: anyhow::Result<()>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            error!("{}", chain_text(&problem));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn run_server(sources: anyhow::Result<Sources>) -> ExitCode {

@@ -20,7 +20,8 @@ pub enum NoticeKind {
     Slow,
     /// A client was disconnected because memory was short.
     Memory,
-    /// A client was disconnected because it did not log in in time.
+    /// A client was disconnected because it did not log in in time, or because its token expired or
+    /// its user lost rights.
     NoLogin,
     /// A client was disconnected by CLIENT KILL.
     Killed,

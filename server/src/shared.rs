@@ -13,7 +13,7 @@ use strandline::clock::{Clock as _, SystemClock};
 use tokio::sync::Notify;
 use tracing::{error, info};
 
-use crate::auth::Password;
+use crate::access::Access;
 use crate::backups::Backups;
 use crate::busiest::Busiest;
 use crate::clients::{Channels, Client, Clients};
@@ -71,8 +71,8 @@ pub struct Shared {
     pub messaging: Option<Arc<Messaging>>,
     /// The settings.
     pub config: RunningConfig,
-    /// The password of the server.
-    pub password: Password,
+    /// Users and tokens.
+    pub access: Access,
     /// The keys that are written to most.
     pub busiest: Busiest,
     /// The counters.
@@ -121,7 +121,7 @@ impl Shared {
     pub fn new(
         (engine, measured): (Engine, Measured),
         messaging: Option<Messaging>,
-        config: RunningConfig,
+        (access, config): (Access, RunningConfig),
         pool: Pool,
         (address, tls): (SocketAddr, Option<Acceptor>),
     ) -> Shared {
@@ -129,7 +129,7 @@ impl Shared {
         Shared {
             engine,
             messaging: messaging.map(Arc::new),
-            password: Password::new(given.password.clone()),
+            access,
             busiest: Busiest::default(),
             metrics: Metrics::default(),
             calls: Calls::default(),
@@ -207,6 +207,12 @@ impl Shared {
         if before.slowlog != now.slowlog {
             self.slowlog.set(&now.slowlog);
             self.latency.set_threshold(now.slowlog.threshold_us);
+        }
+        if (&before.users, &before.tokens) != (&now.users, &now.tokens) {
+            match self.access.load(&now.users, &now.tokens) {
+                Ok(()) => self.clients.all().iter().for_each(|client| client.look_again()),
+                Err(problem) => error!(%problem, "users and tokens stay as they are"),
+            }
         }
         if before.log.filter != now.log.filter
             && let Err(problem) = set_log_filter(&now.log.filter)

@@ -9,13 +9,14 @@ mod dumps;
 #[path = "care/serving.rs"]
 mod serving;
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use dumps::import;
 use strandline::{Copies, Engine};
-use strandline_server::Config;
+use strandline_server::{Config, Hash};
 use tempfile::TempDir;
 
 fn run(arguments: &[&Path]) -> Output {
@@ -293,6 +294,26 @@ fn created_files_are_for_the_owner_only_whatever_the_umask_and_existing_ones_kee
         "{files:?}"
     );
     assert_eq!(mode(&open), 0o750);
+}
+
+/// The output of `hash-password`, given its standard input.
+fn hashed(input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strandline"));
+    command.arg("hash-password").stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.spawn().expect("starts");
+    let mut stdin = process.stdin.take().expect("it is piped");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    process.wait_with_output().expect("ends")
+}
+
+#[test]
+fn a_password_is_hashed_for_the_configuration_file() {
+    let (out, _) = ends_with(&hashed("pass word\n"), 0);
+    let hash = Hash::parse(out.trim()).expect("it is a hash");
+    assert!(hash.matches(b"pass word") && !hash.matches(b"pass word\n"));
+    ends_with(&hashed("\n"), 1);
 }
 
 #[test]

@@ -11,17 +11,20 @@ use strandline::{Batch, Durability, Sequence, TargetList};
 
 use super::arguments::{check_body, counted, durability, integer, options, positive};
 use super::row::{Class, Command, Context, Prepared, Run, Write};
+use super::scope::{Scope, Touch};
 use crate::key::{self, Key};
 use crate::messaging::limit_of;
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
-    Command::new("TL.APPEND", -3, Class::Write, Run::Write(append)).one_key().told(
+    Command::new("TL.APPEND", -3, Class::Write, Run::Write(append))
+.touches(Scope::Of(&[Touch::Key(1)])).writes_bodies().one_key().told(
         "key body [ID id] [SEQ n] [IFLAST n] [PX ms] [DURABILITY disk|os]",
         "Appends a body; integer: its sequence. A retry with the same ID and body: the original \
          sequence.",
     ),
-    Command::new("TL.FANOUT", -4, Class::Write, Run::Write(fan_out)).counted_keys(2).told(
+    Command::new("TL.FANOUT", -4, Class::Write, Run::Write(fan_out))
+.touches(Scope::Of(&[Touch::CountedKeys(2)])).writes_bodies().counted_keys(2).told(
         "body numkeys key [key ...] [ID id] [PX ms] [DURABILITY disk|os]",
         "Appends one body to every key, all or none; array: the sequences in key order. The ID \
          belongs to the first key.",

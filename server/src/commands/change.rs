@@ -8,23 +8,28 @@ use strandline::{Sequence, Trim};
 
 use super::arguments::{check_body, integer};
 use super::row::{Class, Command, Context, Done, Flow, Run};
+use super::scope::{Scope, Touch};
 use crate::key::Key;
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
-    Command::new("TL.TRIM", 4, Class::Write, Run::Now(trim)).one_key().told(
+    Command::new("TL.TRIM", 4, Class::Write, Run::Now(trim))
+.touches(Scope::Of(&[Touch::Key(1)])).one_key().told(
         "key BEFORE seq | OLDER time | KEEP n",
         "Removes the start of a timeline; integer: the number of entries. BEFORE: the sequences \
          below.",
     ),
     Command::new("TL.DEL", -3, Class::Write, Run::Now(delete))
+.touches(Scope::Of(&[Touch::Key(1)]))
         .one_key()
         .told("key seq [seq ...]", "Removes single entries; integer: their number."),
-    Command::new("TL.EDIT", 4, Class::Write, Run::Now(edit)).one_key().told(
+    Command::new("TL.EDIT", 4, Class::Write, Run::Now(edit))
+.touches(Scope::Of(&[Touch::Key(1)])).writes_bodies().one_key().told(
         "key seq body",
         "Replaces a body, sequence and time stay; 1, or 0 when there is no such readable entry.",
     ),
-    Command::new("TL.DROP", 2, Class::Write, Run::Now(drop_timeline)).one_key().told(
+    Command::new("TL.DROP", 2, Class::Write, Run::Now(drop_timeline))
+.touches(Scope::Of(&[Touch::Key(1)])).one_key().told(
         "key",
         "Removes all entries; 1, or 0 when there were none. Later appends continue above the old \
          last sequence.",

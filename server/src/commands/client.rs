@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -10,15 +11,37 @@ use bytes::Bytes;
 use super::arguments::{integer, shown, unknown_subcommand};
 use super::reply::write_help;
 use super::row::{Class, Command, Context, Flow, Reply, Run};
+use super::scope::{Part, Scope};
 use crate::clients::{Client, End};
 use crate::refusal::Refusal;
+
+static PARTS: &[Part] = &[
+    own("HELP"),
+    own("SETINFO"),
+    own("SETNAME"),
+    own("GETNAME"),
+    own("ID"),
+    own("INFO"),
+    own("NO-EVICT"),
+    own("NO-TOUCH"),
+    // They show and close only connections that match the user's patterns.
+    Part::new("LIST", Class::Admin, Scope::Nothing),
+    Part::new("KILL", Class::Admin, Scope::Nothing),
+];
+
+/// A subcommand about the connection itself.
+const fn own(word: &'static str) -> Part {
+    Part::new(word, Class::Connection, Scope::Nothing)
+}
 
 pub(super) static COMMANDS: &[Command] = &[Command::new(
     "CLIENT",
     -2,
-    Class::Connection,
+    Class::Admin,
     Run::Now(client),
 )
+.touches(Scope::Everything)
+.in_parts(PARTS)
 .told(
     "SETINFO attribute value | SETNAME name | GETNAME | ID | INFO | LIST [TYPE type | ID id [id \
      ...]] | KILL ID id | KILL ADDR address | KILL address | \
@@ -69,7 +92,8 @@ fn client(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusa
             let is_listed = list_filter(filter)?;
             let now_ms = context.shared.monotonic_ms();
             let clients = context.shared.clients.all();
-            let listed = clients.iter().filter(|client| is_listed(client));
+            let shows = sight(context);
+            let listed = clients.iter().filter(|client| shows(client) && is_listed(client));
             let lines: String = listed.map(|client| describe(client, now_ms)).collect();
             context.connection.out.bulk(lines);
         }
@@ -131,6 +155,20 @@ fn set_flag(flag: &AtomicBool, word: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Which connections a user sees: all, or those of the same user and of terminals that match its
+/// patterns.
+fn sight(context: &Context<'_>) -> Filter {
+    let Some(user) = context.connection.identity.sight() else { return Box::new(|_| true) };
+    Box::new(move |client| {
+        let name = client.user.lock();
+        if client.is_terminal.load(Ordering::Relaxed) {
+            user.rules().patterns.has_user(&name)
+        } else {
+            *name == user.name().as_bytes()
+        }
+    })
+}
+
 /// Whether a client is listed.
 type Filter = Box<dyn Fn(&Client) -> bool>;
 
@@ -179,7 +217,7 @@ fn describe(client: &Client, now_ms: u64) -> String {
     format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db=0 sub={} psub=0 ssub={} \
          multi=-1 watch=0 qbuf={waits_in} qbuf-free={} obl={waits_out} oll=0 omem={held_out} \
-         tot-mem={} events={} cmd={} user=default redir=-1 resp={} tot-net-in={} tot-net-out={} \
+         tot-mem={} events={} cmd={} user={} redir=-1 resp={} tot-net-in={} tot-net-out={} \
          tot-cmds={} lib-name={} lib-ver={}\n",
         client.id,
         client.address,
@@ -195,6 +233,7 @@ fn describe(client: &Client, now_ms: u64) -> String {
         held_in + held_out,
         if waits_out > 0 { "rw" } else { "r" },
         if command.is_empty() { "NULL" } else { &command },
+        String::from_utf8_lossy(&client.user.lock()),
         client.protocol.load(Ordering::Relaxed),
         client.received_bytes.load(Ordering::Relaxed),
         client.sent_bytes.load(Ordering::Relaxed),
@@ -214,7 +253,9 @@ fn parse_address(raw: &[u8]) -> Result<SocketAddr, Refusal> {
 fn kill(context: &mut Context<'_>, chosen: impl Fn(&Client) -> bool) -> Flow {
     let mut count = 0;
     let mut flow = Flow::Done;
-    for victim in context.shared.clients.all().iter().filter(|client| chosen(client)) {
+    let shows = sight(context);
+    let is_victim = |client: &&Arc<Client>| shows(client) && chosen(client);
+    for victim in context.shared.clients.all().iter().filter(is_victim) {
         count += 1;
         if victim.id == context.connection.client.id {
             // Its own reply must still be sent.
@@ -230,9 +271,9 @@ fn kill(context: &mut Context<'_>, chosen: impl Fn(&Client) -> bool) -> Flow {
 /// The old form replies OK, or an error if no client has that address.
 fn kill_address(context: &mut Context<'_>, value: &[u8]) -> Result<Flow, Refusal> {
     let address = parse_address(value)?;
-    let Some(victim) =
-        context.shared.clients.all().into_iter().find(|client| client.address == address)
-    else {
+    let shows = sight(context);
+    let is_victim = |client: &Arc<Client>| shows(client) && client.address == address;
+    let Some(victim) = context.shared.clients.all().into_iter().find(is_victim) else {
         return Err(Refusal::usage("No such client"));
     };
     context.connection.out.ok();

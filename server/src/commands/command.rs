@@ -7,11 +7,13 @@ use bytes::Bytes;
 use super::arguments::unknown_subcommand;
 use super::reply::write_help;
 use super::row::{Class, Command, CommandTable, Context, Flow, Group, Reply, Run};
+use super::scope::Scope;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] =
     &[Command::new("COMMAND", -1, Class::Connection, Run::Now(command))
+        .touches(Scope::Nothing)
         .told(
             "[COUNT | LIST | INFO [name ...] | DOCS [name ...] | GETKEYS command [argument ...]]",
             "The table of commands: arity, flags, key positions, documentation.",
@@ -114,8 +116,9 @@ fn write_docs(table: &CommandTable, names: &[Bytes], out: &mut Encoder) {
     } else {
         // The reply is a map, so each command is in it only once.
         let mut known = HashSet::new();
-        let found = names.iter().filter_map(|name| table.find_with_group(name));
-        found.filter(|(_, command)| known.insert(command.name)).collect()
+        let found = names.iter().filter_map(|name| table.found(name));
+        let rows = found.map(|found| (found.group, found.command));
+        rows.filter(|(_, command)| known.insert(command.name)).collect()
     };
     out.map(rows.len());
     for (group, command) in rows {

@@ -10,18 +10,27 @@ use bytes::Bytes;
 use super::arguments::unknown_subcommand;
 use super::reply::write_help;
 use super::row::{Class, Command, Context, Done, Flow, Run};
+use super::scope::Scope;
 use crate::config::{ConfigError, Setting, find, settings};
+use crate::glob::matches;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
 
-pub(super) static COMMANDS: &[Command] =
-    &[Command::new("CONFIG", -2, Class::Admin, Run::Now(config)).secret().told(
-        "GET pattern [pattern ...] | SET name value [name value ...] | REWRITE | RESETSTAT",
-        "GET: map of the settings whose names match; a secret is hidden. SET changes settings that \
+pub(super) static COMMANDS: &[Command] = &[Command::new(
+    "CONFIG",
+    -2,
+    Class::Admin,
+    Run::Now(config),
+)
+.touches(Scope::Everything)
+.secret()
+.told(
+    "GET pattern [pattern ...] | SET name value [name value ...] | REWRITE | RESETSTAT",
+    "GET: map of the settings whose names match; a secret is hidden. SET changes settings that \
          may change at run time, all of them or none: OK. REWRITE writes what SET has changed into \
          the configuration file: OK. RESETSTAT: counters of the server and of commands start at 0 \
          again: OK.",
-    )];
+)];
 
 fn config(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let (word, rest) = (&arguments[0], &arguments[1..]);
@@ -121,53 +130,4 @@ fn all(shared: &Shared) -> Vec<(&'static str, String)> {
         all.extend(names.into_iter().flatten().map(|name| (name, setting.shown(&config))));
     }
     all
-}
-
-/// Matches a pattern: `*` for any bytes, `?` for one. After a mismatch only the last star is tried
-/// again, so the time is at most proportional to the product of the lengths.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut at, mut position) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while position < name.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                star = Some((at + 1, position));
-                at += 1;
-            }
-            Some(byte) if *byte == b'?' || *byte == name[position] => {
-                at += 1;
-                position += 1;
-            }
-            _ => {
-                let Some((behind, tried)) = star else { return false };
-                star = Some((behind, tried + 1));
-                at = behind;
-                position = tried + 1;
-            }
-        }
-    }
-    pattern[at..].iter().all(|byte| *byte == b'*')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_match_with_stars_and_question_marks() {
-        for (pattern, name) in [
-            ("*", "save"),
-            ("save", "save"),
-            ("s?ve", "save"),
-            ("*a*e", "save"),
-            ("max*", "maxclients"),
-        ] {
-            assert!(matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
-        }
-        for (pattern, name) in
-            [("", "save"), ("sav", "save"), ("s?", "save"), ("*x*", "save"), ("saves", "save")]
-        {
-            assert!(!matches(pattern.as_bytes(), name.as_bytes()), "{pattern} {name}");
-        }
-    }
 }

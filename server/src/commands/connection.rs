@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use super::arguments::integer;
 use super::client::check_name;
-use super::row::{Class, Command, Context, Flow, Run};
-use crate::auth::LoginError;
+use super::row::{Class, Command, Context, Flow, LogIn, Run, Then};
+use super::scope::Scope;
+use crate::access::DEFAULT_USER;
 use crate::protocol::Protocol;
 use crate::refusal::Refusal;
 
@@ -15,6 +16,7 @@ pub(super) const REDIS_VERSION: &str = "7.4.0";
 
 pub(super) static COMMANDS: &[Command] = &[
     Command::new("HELLO", -1, Class::Connection, Run::Now(hello))
+        .touches(Scope::Nothing)
         .told(
             "[2|3] [AUTH user pass] [SETNAME name]",
             "Selects the protocol; map of facts about the server.",
@@ -22,24 +24,35 @@ pub(super) static COMMANDS: &[Command] = &[
         .before_login()
         .secret(),
     Command::new("AUTH", -2, Class::Connection, Run::Now(auth))
-        .told("[user] pass", "Logs in; OK. The only user is default.")
+        .touches(Scope::Nothing)
+        .told(
+            "[user] pass",
+            "Logs in; OK. Without a user: as default. The password may be a token.",
+        )
         .before_login()
         .secret(),
     Command::new("PING", -1, Class::Connection, Run::Now(ping))
+        .touches(Scope::Nothing)
         .told("[message]", "PONG, or the message.")
         .while_subscribed(),
-    Command::new("ECHO", 2, Class::Connection, Run::Now(echo)).told("message", "The message."),
+    Command::new("ECHO", 2, Class::Connection, Run::Now(echo))
+        .touches(Scope::Nothing)
+        .told("message", "The message."),
     Command::new("QUIT", -1, Class::Connection, Run::Now(quit))
+        .touches(Scope::Nothing)
         .told("", "OK, and the connection is closed.")
         .before_login()
         .while_subscribed(),
     Command::new("RESET", 1, Class::Connection, Run::Now(reset))
+        .touches(Scope::Nothing)
         .told("", "RESET. RESP2, no name, no subscriptions, not logged in: as after connecting.")
         .before_login()
         .while_subscribed(),
     Command::new("SELECT", 2, Class::Connection, Run::Now(select))
+        .touches(Scope::Nothing)
         .told("0", "OK. There is one database."),
     Command::new("READONLY", 1, Class::Connection, Run::Now(read_only))
+        .touches(Scope::Nothing)
         .told("", "OK, for cluster clients; it changes nothing."),
 ];
 
@@ -73,11 +86,25 @@ fn hello(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal
             }
         };
     }
+    let name = name.map(|name| Bytes::copy_from_slice(name));
     match credentials {
-        Some((user, password)) => log_in(context, user, password)?,
-        None if context.connection.logged_in => {}
-        None => return Err(Refusal::new("NOAUTH", "HELLO must be called with AUTH here")),
+        Some((user, password)) => {
+            let then = move |context: &mut Context<'_>| {
+                greet(context, protocol, name.as_deref());
+                Ok(())
+            };
+            Ok(log_in(user, password, Box::new(then)))
+        }
+        None if context.connection.is_logged_in() => {
+            greet(context, protocol, name.as_deref());
+            Ok(Flow::Done)
+        }
+        None => Err(Refusal::new("NOAUTH", "HELLO must be called with AUTH here")),
     }
+}
+
+/// Selects the protocol and writes the facts about the server.
+fn greet(context: &mut Context<'_>, protocol: Protocol, name: Option<&[u8]>) {
     if let Some(name) = name {
         context.connection.rename(name);
     }
@@ -101,30 +128,34 @@ fn hello(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal
     }
     out.bulk("modules");
     out.array(0);
-    Ok(Flow::Done)
 }
 
 fn auth(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
+    let then: Then = Box::new(|context| {
+        context.connection.out.ok();
+        Ok(())
+    });
     match arguments {
-        [password] => log_in(context, b"default", password)?,
-        [user, password] => log_in(context, user, password)?,
-        _ => return Err(Refusal::syntax()),
+        [password] if is_open(context) && !context.shared.access.takes_token(password) => {
+            Err(Refusal::usage(
+                "AUTH <password> called without any password configured for the default user",
+            ))
+        }
+        [password] => Ok(log_in(DEFAULT_USER.as_bytes(), password, then)),
+        [user, password] => Ok(log_in(user, password, then)),
+        _ => Err(Refusal::syntax()),
     }
-    context.connection.out.ok();
-    Ok(Flow::Done)
 }
 
-fn log_in(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> Result<(), Refusal> {
-    context.shared.password.check(user, password).map_err(|error| match error {
-        LoginError::NotConfigured => Refusal::usage(
-            "AUTH <password> called without any password configured for the default user",
-        ),
-        LoginError::Wrong => {
-            Refusal::new("WRONGPASS", "invalid username-password pair or user is disabled.")
-        }
-    })?;
-    context.connection.logged_in = true;
-    Ok(())
+/// Whether the user `default` has no password.
+fn is_open(context: &Context<'_>) -> bool {
+    context.shared.access.newcomer().is_known()
+}
+
+/// A login. The words are copied: slices of the input would keep the whole read buffer alive.
+fn log_in(user: &[u8], password: &[u8], then: Then) -> Flow {
+    let [user, password] = [user, password].map(Bytes::copy_from_slice);
+    Flow::LogIn(Box::new(LogIn { user, password, then }))
 }
 
 fn ping(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {

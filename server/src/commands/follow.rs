@@ -12,19 +12,24 @@ use super::place::{elsewhere, is_near};
 use super::read::{Answer, TimelineCursor, is_foreign};
 use super::reply::write_standing;
 use super::row::{Class, Command, Context, Done, Flow, Run};
+use super::scope::{Scope, Touch};
 use crate::key::Key;
 use crate::protocol::Protocol;
 use crate::push::SubscriptionKind;
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
-    Command::new("TL.FOLLOW", -4, Class::PubSub, Run::Now(follow)).one_key().told(
-        "key AFTER seq [EPOCH e] [HEARTBEAT ms]",
-        "Map as TL.READ without entries, then push frames [tl.entry, key, seq, time, body], \
+    Command::new("TL.FOLLOW", -4, Class::PubSub, Run::Now(follow))
+        .touches(Scope::Of(&[Touch::Key(1)]))
+        .one_key()
+        .told(
+            "key AFTER seq [EPOCH e] [HEARTBEAT ms]",
+            "Map as TL.READ without entries, then push frames [tl.entry, key, seq, time, body], \
          [tl.gap, key, verdict, first, last] and, when nothing was pushed for HEARTBEAT, \
          [tl.cursor, key, seq]. RESP3 only.",
-    ),
+        ),
     Command::new("TL.UNFOLLOW", 2, Class::PubSub, Run::Now(unfollow))
+        .touches(Scope::Of(&[Touch::Key(1)]))
         .one_key()
         .told("key", "1, or 0 when the key was not followed."),
 ];

@@ -7,23 +7,28 @@ use super::arguments::integer;
 use super::place::{answer, entry_bytes, is_near};
 use super::reply::write_optional;
 use super::row::{Class, Command, Context, Flow, Run};
+use super::scope::{Scope, Touch};
 use crate::key::Key;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
     Command::new("TL.GET", 3, Class::Read, Run::Now(get))
+.touches(Scope::Of(&[Touch::Key(1)]))
         .one_key()
         .told("key seq", "One entry, or null."),
     Command::new("TL.LAST", 2, Class::Read, Run::Now(last))
+.touches(Scope::Of(&[Touch::Key(1)]))
         .one_key()
         .told("key", "The newest readable entry, or null."),
-    Command::new("TL.INFO", 2, Class::Read, Run::Now(info)).one_key().told(
+    Command::new("TL.INFO", 2, Class::Read, Run::Now(info))
+.touches(Scope::Of(&[Touch::Key(1)])).one_key().told(
         "key",
         "Map: first, last, count and bytes of the readable entries, first_time, last_time, epoch, \
          trimmed_to.",
     ),
-    Command::new("TL.SEQAT", 3, Class::Read, Run::Now(sequence_at)).one_key().told(
+    Command::new("TL.SEQAT", 3, Class::Read, Run::Now(sequence_at))
+.touches(Scope::Of(&[Touch::Key(1)])).one_key().told(
         "key time",
         "Integer: the lowest readable sequence with at least that time; last + 1 when there is \
          none.",

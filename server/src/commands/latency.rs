@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::arguments::unknown_subcommand;
 use super::reply::write_help;
 use super::row::{Class, Command, Context, Flow, Reply, Run};
+use super::scope::Scope;
 use crate::observe::LatencyEvent;
 use crate::refusal::Refusal;
 
@@ -13,6 +14,7 @@ const LAST_POWER: u32 = 25;
 
 pub(super) static COMMANDS: &[Command] =
     &[Command::new("LATENCY", -2, Class::Admin, Run::Now(latency))
+        .touches(Scope::Nothing)
         .told(
             "LATEST | HISTORY event | RESET [event ...] | DOCTOR | HISTOGRAM [command ...]",
             "Moments that took at least slowlog.threshold_us. Events: command, commit, fsync. \

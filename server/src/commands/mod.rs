@@ -12,6 +12,7 @@
 
 #![allow(clippy::unnecessary_wraps, reason = "the table wants one signature for all commands")]
 
+mod acl;
 mod append;
 mod arguments;
 mod change;
@@ -27,12 +28,14 @@ mod latency;
 mod list;
 mod maintenance;
 mod monitor;
+mod permit;
 mod place;
 mod range;
 mod read;
 mod read_many;
 mod reply;
 mod row;
+mod scope;
 mod server;
 mod slowlog;
 mod store;
@@ -48,14 +51,16 @@ use bytes::Bytes;
 pub use document::render as render_tables;
 pub use place::STEPS;
 pub use row::{
-    After, Again, Attempt, Command, Context, Done, Flow, Prepared, Run, Sliced, Waiting, Write,
-    WriteReply,
+    After, Again, Attempt, Command, Context, Done, Flow, LogIn, Prepared, Run, Sliced, Waiting,
+    Write, WriteReply,
 };
 pub use wait::watch_instead;
 
+use permit::{check_command, check_names};
 use row::Reply;
 use table::TABLE;
 
+use crate::access::Catalog;
 use crate::connection::Connection;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
@@ -77,10 +82,9 @@ pub fn named(request: &[Bytes]) -> Option<&'static Command> {
 
 /// Finds the command of a request and checks whether it may run now.
 pub fn admit(request: &[Bytes], connection: &Connection) -> Result<&'static Command, Refusal> {
-    let command = TABLE.find(&request[0]).ok_or_else(|| unknown(request))?;
-    if !connection.logged_in && !command.before_login {
-        return Err(Refusal::new("NOAUTH", "Authentication required."));
-    }
+    let found = TABLE.found(&request[0]).ok_or_else(|| unknown(request))?;
+    let (command, needs) = (found.command, found.needs(request));
+    check_command(command, &needs, &connection.identity)?;
     if !command.takes(request.len()) {
         return Err(wrong_arity(command));
     }
@@ -91,7 +95,13 @@ pub fn admit(request: &[Bytes], connection: &Connection) -> Result<&'static Comm
             command.lower_name()
         )));
     }
+    check_names(command, &needs, request, &connection.identity)?;
     Ok(command)
+}
+
+/// The commands as the rules of users know them.
+pub fn catalog() -> Catalog {
+    Catalog::new(TABLE.units())
 }
 
 /// Whether the reply to a request is small, so that its connection gets it even when memory is

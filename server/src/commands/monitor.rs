@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::row::{Class, Command, Context, Flow, Run};
+use super::scope::Scope;
 use crate::observe::Monitors;
 use crate::refusal::Refusal;
 
@@ -12,6 +13,7 @@ pub(super) static COMMANDS: &[Command] = &[Command::new(
     Class::Admin,
     Run::Now(monitor),
 )
+.touches(Scope::Everything)
 .told(
     "",
     "OK, then a line for each command of all connections, until RESET: time, address, words (long \

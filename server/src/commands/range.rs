@@ -7,15 +7,20 @@ use super::arguments::{Paging, lower_bound, options, upper_bound};
 use super::place::{answer, is_near, page_bytes};
 use super::reply::write_entries;
 use super::row::{Class, Command, Context, Flow, Run};
+use super::scope::{Scope, Touch};
 use crate::key::Key;
 use crate::refusal::Refusal;
 
 pub(super) static COMMANDS: &[Command] = &[
-    Command::new("TL.RANGE", -4, Class::Read, Run::Now(range)).one_key().told(
-        "key from to [COUNT n] [BYTES n]",
-        "Array of entries, ascending. Bounds: -, +, n, or (n for exclusive.",
-    ),
+    Command::new("TL.RANGE", -4, Class::Read, Run::Now(range))
+        .touches(Scope::Of(&[Touch::Key(1)]))
+        .one_key()
+        .told(
+            "key from to [COUNT n] [BYTES n]",
+            "Array of entries, ascending. Bounds: -, +, n, or (n for exclusive.",
+        ),
     Command::new("TL.REVRANGE", -4, Class::Read, Run::Now(range_back))
+        .touches(Scope::Of(&[Touch::Key(1)]))
         .one_key()
         .told("key to from [COUNT n] [BYTES n]", "Array of entries, descending."),
 ];

@@ -10,18 +10,26 @@ use super::arguments::{Paging, integer, keyword, options};
 use super::place::{answer, in_one_slice, is_near, page_bytes};
 use super::reply::{write_entries, write_standing};
 use super::row::{Attempt, Class, Command, Context, Done, Flow, Run};
+use super::scope::{Scope, Touch};
 use super::wait::{wait, watch};
 use crate::key::Key;
 use crate::protocol::Encoder;
 use crate::push::verdict_word;
 use crate::refusal::Refusal;
 
-pub(super) static COMMANDS: &[Command] =
-    &[Command::new("TL.READ", -4, Class::Read, Run::Now(read)).one_key().told(
-        "key AFTER seq [EPOCH e] [COUNT n] [BYTES n] [BLOCK ms]",
-        "Map: verdict (OK, TRIMMED, FUTURE, EPOCH), epoch, first, last, next (the cursor to pass \
+pub(super) static COMMANDS: &[Command] = &[Command::new(
+    "TL.READ",
+    -4,
+    Class::Read,
+    Run::Now(read),
+)
+.touches(Scope::Of(&[Touch::Key(1)]))
+.one_key()
+.told(
+    "key AFTER seq [EPOCH e] [COUNT n] [BYTES n] [BLOCK ms]",
+    "Map: verdict (OK, TRIMMED, FUTURE, EPOCH), epoch, first, last, next (the cursor to pass \
      next), more, entries.",
-    )];
+)];
 
 /// The cursor of a reader of one timeline.
 #[derive(Clone, Copy)]

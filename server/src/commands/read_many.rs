@@ -16,6 +16,7 @@ use super::arguments::{counted, integer, keyword, paging_and_block};
 use super::place::{FRAME_BYTES, STEPS, is_near, page_bytes};
 use super::read::TimelineCursor;
 use super::row::{Attempt, Class, Command, Context, Done, Flow, Run, Sliced};
+use super::scope::{Scope, Touch};
 use super::wait::watch;
 use crate::key::Key;
 use crate::protocol::{Encoder, Protocol};
@@ -28,10 +29,13 @@ const MAP_BYTES: usize = 192;
 const WORDS: usize = 10 * STEPS;
 
 pub(super) static COMMANDS: &[Command] =
-    &[Command::new("TL.MREAD", -5, Class::Read, Run::Now(read_many)).counted_keys(1).told(
-        "numkeys key [key ...] AFTER seq [seq ...] [COUNT n] [BYTES n] [BLOCK ms]",
-        "Array of [key, map as TL.READ] for the keys with entries or a verdict other than OK.",
-    )];
+    &[Command::new("TL.MREAD", -5, Class::Read, Run::Now(read_many))
+        .touches(Scope::Of(&[Touch::CountedKeys(1)]))
+        .counted_keys(1)
+        .told(
+            "numkeys key [key ...] AFTER seq [seq ...] [COUNT n] [BYTES n] [BLOCK ms]",
+            "Array of [key, map as TL.READ] for the keys with entries or a verdict other than OK.",
+        )];
 
 /// The request.
 struct Query {

@@ -10,6 +10,9 @@ use strandline::{Batch, Receipt};
 use tokio::time::Instant;
 
 use super::arguments::positive;
+use super::scope::{Part, Scope, TokenRule};
+pub use crate::access::Class;
+use crate::access::Unit;
 use crate::connection::Connection;
 use crate::key::Key;
 use crate::limits::Limits;
@@ -17,34 +20,6 @@ use crate::messaging::Decision;
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 use crate::shared::Shared;
-
-/// The permission that a command needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// Commands about the connection itself.
-    Connection,
-    /// Reading timelines.
-    Read,
-    /// Writing timelines.
-    Write,
-    /// Receiving pushes.
-    PubSub,
-    /// Managing the server.
-    Admin,
-}
-
-impl Class {
-    /// The category, as COMMAND names it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Class::Connection => "@connection",
-            Class::Read => "@read",
-            Class::Write => "@write",
-            Class::PubSub => "@pubsub",
-            Class::Admin => "@admin",
-        }
-    }
-}
 
 /// The positions of the keys in a request's words, counted from the command's name. All zero: no
 /// keys.
@@ -97,6 +72,39 @@ pub struct Command {
     pub is_secret: bool,
     /// Where it is in the table, counted from 0. The table sets it in its copy.
     pub position: usize,
+    /// What it touches. With `parts`: what a subcommand touches that is not among them.
+    pub scope: Scope,
+    /// What a terminal's token may do with it.
+    pub token: TokenRule,
+    /// Its subcommands that have needs of their own.
+    pub parts: &'static [Part],
+    /// Whether it writes bodies, which the timelines of conversations and users take only from a
+    /// user with the category `@rawevents`.
+    pub raw_events: bool,
+}
+
+/// What a request needs.
+pub struct Needs {
+    /// The number of the command, or of the subcommand, in the catalog of access.
+    pub unit: usize,
+    /// The subcommand, if it has needs of its own.
+    pub part: Option<&'static str>,
+    /// What it touches.
+    pub scope: Scope,
+    /// What a terminal's token may do with it.
+    pub token: TokenRule,
+}
+
+impl Needs {
+    /// The name of the command, or of the subcommand, as in rules.
+    pub fn name(&self, command: &Command) -> String {
+        let unit = Unit {
+            command: command.name,
+            part: self.part.unwrap_or_default(),
+            class: command.class,
+        };
+        unit.name()
+    }
 }
 
 /// The longest name of a command, with space for future names.
@@ -115,7 +123,20 @@ pub struct Group {
 /// The table of commands, with an index by name.
 pub struct CommandTable {
     rows: Vec<(&'static Group, Command)>,
+    /// The number of each row in the catalog of access. Those of its subcommands follow.
+    units: Vec<usize>,
     by_name: HashMap<&'static [u8], usize>,
+}
+
+/// A row that was found.
+#[derive(Clone, Copy)]
+pub struct FoundRow<'a> {
+    /// Its group.
+    pub group: &'static Group,
+    /// The row.
+    pub command: &'a Command,
+    /// Its number in the catalog of access. Those of its subcommands follow.
+    unit: usize,
 }
 
 impl CommandTable {
@@ -128,7 +149,24 @@ impl CommandTable {
             .map(|(position, (group, row))| (group, Command { position, ..row.clone() }));
         let rows: Vec<_> = rows.collect();
         let names = rows.iter().map(|(_, row)| (row.name.as_bytes(), row.position));
-        CommandTable { by_name: names.collect(), rows }
+        let mut next = 0;
+        let units = rows.iter().map(|(_, row)| {
+            let unit = next;
+            next += 1 + row.parts.len();
+            unit
+        });
+        CommandTable { units: units.collect(), by_name: names.collect(), rows }
+    }
+
+    /// All commands and subcommands, in the order of their numbers.
+    pub fn units(&self) -> Vec<Unit> {
+        let units = |row: &Command| {
+            let (command, class) = (row.name, row.class);
+            let part = |part: &'static Part| Unit { command, part: part.word, class: part.class };
+            let whole = Unit { command, part: "", class };
+            [whole].into_iter().chain(row.parts.iter().map(part))
+        };
+        self.all().flat_map(|(_, row)| units(row)).collect()
     }
 
     /// All rows with their groups, in the order of the document.
@@ -138,18 +176,40 @@ impl CommandTable {
 
     /// The row of a name, in any case.
     pub fn find(&self, name: &[u8]) -> Option<&Command> {
-        self.find_with_group(name).map(|(_, command)| command)
+        self.found(name).map(|found| found.command)
     }
 
-    /// The row of a name with its group.
-    pub fn find_with_group(&self, name: &[u8]) -> Option<(&'static Group, &Command)> {
+    /// The row of a name, with its group and its number.
+    pub fn found(&self, name: &[u8]) -> Option<FoundRow<'_>> {
         let mut capitals = [0; MAX_NAME_BYTES];
         let capitals = capitals.get_mut(..name.len())?;
         capitals.copy_from_slice(name);
         capitals.make_ascii_uppercase();
         let position = self.by_name.get(&*capitals)?;
-        self.rows.get(*position).map(|(group, row)| (*group, row))
+        let ((group, command), unit) = self.rows.get(*position).zip(self.units.get(*position))?;
+        Some(FoundRow { group, command, unit: *unit })
     }
+}
+
+impl FoundRow<'_> {
+    /// What a request of this command needs.
+    pub fn needs(&self, request: &[Bytes]) -> Needs {
+        let FoundRow { command, unit, .. } = *self;
+        let is_meant = |part: &Part| {
+            request.get(1).is_some_and(|word| word.eq_ignore_ascii_case(part.word.as_bytes()))
+        };
+        let Some(at) = command.parts.iter().position(is_meant) else {
+            return Needs { unit, part: None, scope: command.scope, token: command.token };
+        };
+        let part = &command.parts[at];
+        let token = default_token_rule(part.class);
+        Needs { unit: unit + 1 + at, part: Some(part.word), scope: part.scope, token }
+    }
+}
+
+/// A terminal may run the commands about its own connection, and those that are declared.
+const fn default_token_rule(class: Class) -> TokenRule {
+    if matches!(class, Class::Connection) { TokenRule::Always } else { TokenRule::Never }
 }
 
 /// Whether a reply may be large. A large reply is made only when there is memory for it.
@@ -179,7 +239,35 @@ impl Command {
             reply: if matches!(class, Class::Read) { Reply::Large } else { Reply::Small },
             is_secret: false,
             position: 0,
+            scope: Scope::Undeclared,
+            token: default_token_rule(class),
+            parts: &[],
+            raw_events: false,
         }
+    }
+
+    /// Touching these.
+    #[must_use]
+    pub const fn touches(self, scope: Scope) -> Command {
+        Command { scope, ..self }
+    }
+
+    /// Allowed to terminals' tokens by this rule.
+    #[must_use]
+    pub const fn by_token(self, token: TokenRule) -> Command {
+        Command { token, ..self }
+    }
+
+    /// With subcommands that have needs of their own.
+    #[must_use]
+    pub const fn in_parts(self, parts: &'static [Part]) -> Command {
+        Command { parts, ..self }
+    }
+
+    /// Writing bodies that could be events.
+    #[must_use]
+    pub const fn writes_bodies(self) -> Command {
+        Command { raw_events: true, ..self }
     }
 
     /// With one key, the first word after the name.
@@ -310,6 +398,8 @@ pub enum Flow {
     Close,
     /// The reply is not known yet.
     Wait(Waiting),
+    /// A login, which may wait and may hash a password.
+    LogIn(Box<LogIn>),
     /// Work on a thread that may block. Its reply is small.
     Slow(Work),
     /// The same for work that may take minutes, which is done one at a time.
@@ -317,6 +407,16 @@ pub enum Flow {
     /// A reply that is made on a thread that may block, in slices, as soon as there is memory for
     /// it.
     Sliced(Sliced),
+}
+
+/// A login.
+pub struct LogIn {
+    /// The name of the user.
+    pub user: Bytes,
+    /// The password, or a token.
+    pub password: Bytes,
+    /// What follows a successful login, and writes the reply.
+    pub then: Then,
 }
 
 /// A reply that is made in slices.

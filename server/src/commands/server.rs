@@ -9,22 +9,25 @@ use bytes::Bytes;
 
 use super::connection::REDIS_VERSION;
 use super::row::{Class, Command, Context, Flow, Run};
+use super::scope::Scope;
 use crate::figures;
 use crate::refusal::Refusal;
 use crate::shared::{Shared, StopReason};
 
 pub(super) static COMMANDS: &[Command] = &[
-    Command::new("INFO", -1, Class::Admin, Run::Now(info)).told(
+    Command::new("INFO", -1, Class::Admin, Run::Now(info)).touches(Scope::Nothing).told(
         "[section ...]",
         "Facts as text, under headings: server, clients, memory, persistence, stats, replication, \
          stores, timelines; only on request or with all: commandstats, errorstats, latencystats; \
          only on request: busiest, the keys with the largest shares of the last writes, in percent.",
     ),
     Command::new("ROLE", 1, Class::Admin, Run::Now(role))
+        .touches(Scope::Nothing)
         .told("", "Array: master, 0, no replicas."),
     Command::new("TIME", 1, Class::Connection, Run::Now(time))
+        .touches(Scope::Nothing)
         .told("", "Array: seconds and microseconds."),
-    Command::new("SHUTDOWN", -1, Class::Admin, Run::Now(shutdown)).told(
+    Command::new("SHUTDOWN", -1, Class::Admin, Run::Now(shutdown)).touches(Scope::Everything).told(
         "[NOSAVE | SAVE | NOW | FORCE]",
         "Stops the server gracefully; no reply. What was acknowledged is durable anyway.",
     ),

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::arguments::{shown, unknown_subcommand};
 use super::reply::write_help;
 use super::row::{Class, Command, Context, Flow, Reply, Run};
+use super::scope::Scope;
 use crate::refusal::Refusal;
 
 /// As many as Redis shows without a count.
@@ -12,6 +13,7 @@ const SHOWN: usize = 10;
 
 pub(super) static COMMANDS: &[Command] =
     &[Command::new("SLOWLOG", -2, Class::Admin, Run::Now(slowlog))
+        .touches(Scope::Everything)
         .told(
             "GET [count] | LEN | RESET",
             "GET: array of the newest slow commands: id, Unix seconds, microseconds, words (cut), \

@@ -4,19 +4,38 @@ use bytes::Bytes;
 
 use super::arguments::{integer, options};
 use super::row::{Class, Command, Context, Done, Flow, Run};
+use super::scope::{Part, Scope, Touch};
 use crate::key::find_store;
 use crate::messaging::{FIRST_STORES, limit_ms, limit_of};
 use crate::refusal::{Refusal, is_store_name};
 
 const USAGE: &str = "CREATE name [TTL ms] | LIST | INFO name | TTL name ms | DROP name [FORCE]";
 
-pub(super) static COMMANDS: &[Command] =
-    &[Command::new("TL.STORE", -2, Class::Write, Run::Now(store)).told(
-        USAGE,
-        "OK, array of names, map of name and ttl, OK, OK. TTL 0: entries are kept for ever. DROP: \
+/// A store is the prefix of its keys.
+const STORE: Scope = Scope::Of(&[Touch::Store(2)]);
+
+static PARTS: &[Part] = &[
+    Part::new("LIST", Class::Read, Scope::Everything),
+    Part::new("INFO", Class::Read, STORE),
+    Part::new("CREATE", Class::Write, STORE),
+    Part::new("TTL", Class::Write, STORE),
+    Part::new("DROP", Class::Write, STORE),
+];
+
+pub(super) static COMMANDS: &[Command] = &[Command::new(
+    "TL.STORE",
+    -2,
+    Class::Write,
+    Run::Now(store),
+)
+.touches(Scope::Everything)
+.in_parts(PARTS)
+.told(
+    USAGE,
+    "OK, array of names, map of name and ttl, OK, OK. TTL 0: entries are kept for ever. DROP: \
          of an empty store, with FORCE of any \
          but messages and sync.",
-    )];
+)];
 
 fn store(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let word = arguments[0].to_ascii_uppercase();

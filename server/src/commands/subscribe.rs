@@ -10,11 +10,19 @@ use super::arguments::unknown_subcommand;
 use super::place::STEPS;
 use super::reply::write_help;
 use super::row::{Class, Command, Context, Done, Flow, Run, Sliced};
+use super::scope::{Part, Scope, TokenRule, Touch};
 use crate::push::{Start, SubscriptionKind};
 use crate::refusal::Refusal;
 
+static PARTS: &[Part] = &[
+    Part::new("NUMSUB", Class::PubSub, Scope::Of(&[Touch::Channels(2)])),
+    Part::new("HELP", Class::PubSub, Scope::Nothing),
+];
+
 pub(super) static COMMANDS: &[Command] = &[
     Command::new("SUBSCRIBE", -2, Class::PubSub, Run::Now(subscribe))
+        .touches(Scope::Of(&[Touch::Channels(1)]))
+        .by_token(TokenRule::OwnChannel)
         .told(
             "key [key ...]",
             "Pushes [message, key, \"<seq> <time>\\n\" + body] for each entry from now on; of \
@@ -24,20 +32,27 @@ pub(super) static COMMANDS: &[Command] = &[
         )
         .while_subscribed(),
     Command::new("UNSUBSCRIBE", -1, Class::PubSub, Run::Now(unsubscribe))
+        .touches(Scope::Nothing)
+        .by_token(TokenRule::Always)
         .told("[key ...]", "Ends these subscriptions, or all.")
         .while_subscribed(),
     Command::new("SSUBSCRIBE", -2, Class::PubSub, Run::Now(shard_subscribe))
+        .touches(Scope::Of(&[Touch::Channels(1)]))
         .all_keys()
         .told("key [key ...]", "As SUBSCRIBE, with smessage.")
         .while_subscribed(),
     Command::new("SUNSUBSCRIBE", -1, Class::PubSub, Run::Now(shard_unsubscribe))
+        .touches(Scope::Nothing)
         .all_keys()
         .told("[key ...]", "Ends these shard subscriptions, or all.")
         .while_subscribed(),
-    Command::new("PUBSUB", -2, Class::PubSub, Run::Now(pubsub)).told(
-        "NUMSUB [channel ...]",
-        "Array: each channel and its number of connections by SUBSCRIBE.",
-    ),
+    Command::new("PUBSUB", -2, Class::PubSub, Run::Now(pubsub))
+        .touches(Scope::Everything)
+        .in_parts(PARTS)
+        .told(
+            "NUMSUB [channel ...]",
+            "Array: each channel and its number of connections by SUBSCRIBE.",
+        ),
 ];
 
 fn subscribe(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {

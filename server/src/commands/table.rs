@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use super::row::{CommandTable, Group};
 use super::{
-    append, change, client, command, config, connection, follow, get, im, latency, list,
+    acl, append, change, client, command, config, connection, follow, get, im, latency, list,
     maintenance, monitor, range, read, read_many, server, slowlog, store, subscribe,
 };
 
@@ -49,6 +49,7 @@ pub static GROUPS: &[Group] = &[
         word: "server",
         rows: &[
             command::COMMANDS,
+            acl::COMMANDS,
             config::COMMANDS,
             server::COMMANDS,
             slowlog::COMMANDS,
@@ -69,6 +70,7 @@ mod tests {
 
     use super::*;
     use crate::commands::row::MAX_NAME_BYTES;
+    use crate::commands::scope::Scope;
     use crate::metrics::MOST_COMMANDS;
 
     fn words(text: &str) -> Vec<Bytes> {
@@ -127,6 +129,39 @@ mod tests {
         assert!(keys("tl.fanout body x a:b").is_err());
         assert!(keys("tl.fanout body 9223372036854775807 a:b").is_err());
         assert!(keys("tl.fanout body 2 a:b").is_err());
+    }
+
+    #[test]
+    fn each_command_says_what_it_touches_and_has_its_subcommands() {
+        for (_, command) in TABLE.all() {
+            assert!(!matches!(command.scope, Scope::Undeclared), "{}", command.name);
+            let has = |word: &str| command.parts.iter().any(|part| part.word == word);
+            let forms = command.usage.split(" | ").map(|form| form.split(' ').next());
+            assert!(
+                command.parts.is_empty() || forms.flatten().all(has),
+                "{}: a subcommand without needs",
+                command.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_subcommand_has_a_number_and_needs_of_its_own() {
+        let units = TABLE.units();
+        let needs = |line: &str| {
+            let request = words(line);
+            TABLE.found(&request[0]).expect("it is there").needs(&request)
+        };
+        for (line, name) in [
+            ("tl.get a:b 1", "tl.get"),
+            ("client list", "client|list"),
+            ("CLIENT Kill ID 1", "client|kill"),
+            ("client nonsense", "client"),
+            ("client", "client"),
+            ("shutdown", "shutdown"),
+        ] {
+            assert_eq!(units[needs(line).unit].name(), name, "{line}");
+        }
     }
 
     #[test]

@@ -32,11 +32,12 @@ pub use setting::Setting;
 pub use sources::{Loaded, Origin, Sources};
 pub use table::{find, settings};
 
+use crate::access::{AccessSettings, RateSettings, Secret, TokenSettings, UserTable};
 use crate::backups::BackupSettings;
 use crate::limits::Limits;
 use crate::messaging::{Options as MessagingOptions, WEEK_MS, first_stores};
 use crate::observe::{HttpSettings, LogSettings, SlowlogSettings};
-use crate::tls::TlsSettings;
+use crate::tls::{ClientCertificates, TlsSettings};
 
 /// The default port.
 pub const DEFAULT_PORT: u16 = 7411;
@@ -55,8 +56,12 @@ pub struct Config {
     pub bind: IpAddr,
     /// The port to listen on; 0: any free port.
     pub port: u16,
-    /// The password that clients must give, if it is set and not empty.
-    pub password: Option<String>,
+    /// The password of the user `default`, if it is set and not empty.
+    pub password: Option<Secret>,
+    /// Listen on other addresses than loopback even if nobody must log in.
+    pub allow_unprotected: bool,
+    /// The directory below which TL.BACKUP writes; without it TL.BACKUP is refused.
+    pub backup_dir: Option<PathBuf>,
     /// Serve intact data and refuse writes.
     pub read_only: bool,
     /// The TTL of the store `sync` when it is created, in milliseconds.
@@ -85,6 +90,12 @@ pub struct Config {
     pub log: LogSettings,
     /// What counts as slow.
     pub slowlog: SlowlogSettings,
+    /// The users, by name.
+    pub users: UserTable,
+    /// The tokens of terminals.
+    pub tokens: TokenSettings,
+    /// The limits on commands per second.
+    pub rates: RateSettings,
 }
 
 impl Default for Config {
@@ -94,6 +105,8 @@ impl Default for Config {
             bind: IpAddr::from([127, 0, 0, 1]),
             port: DEFAULT_PORT,
             password: None,
+            allow_unprotected: false,
+            backup_dir: None,
             read_only: false,
             sync_ttl_ms: WEEK_MS,
             memory_budget_bytes: 512 * 1024 * 1024,
@@ -108,6 +121,9 @@ impl Default for Config {
             http: HttpSettings::default(),
             log: LogSettings::default(),
             slowlog: SlowlogSettings::default(),
+            users: UserTable::default(),
+            tokens: TokenSettings::default(),
+            rates: RateSettings::default(),
         }
     }
 }
@@ -160,7 +176,46 @@ impl Config {
         self.tls.check().map_err(|what| ConfigError::Value { what })?;
         let log = self.log.check();
         log.map_err(|problem| ConfigError::Value { what: format!("log.filter: {problem}") })?;
-        self.check_largest_body()
+        self.check_largest_body()?;
+        self.check_protection()
+    }
+
+    /// The settings of users and tokens.
+    pub fn access(&self) -> AccessSettings<'_> {
+        AccessSettings {
+            password: self.password.as_ref(),
+            users: &self.users,
+            tokens: &self.tokens,
+            rates: &self.rates,
+        }
+    }
+
+    /// Whether clients must log in.
+    fn is_protected(&self) -> bool {
+        self.password.as_ref().is_some_and(|password| !password.is_empty())
+            || !self.users.is_empty()
+            || !self.tokens.keys.is_empty()
+    }
+
+    /// Everybody who reaches the port of an unprotected server may do everything, so only this
+    /// machine may reach it.
+    fn check_protection(&self) -> Result<(), ConfigError> {
+        if self.is_protected() || self.allow_unprotected {
+            return Ok(());
+        }
+        let tls = self.tls.port.map(|_| ("tls.bind", self.tls.bind.unwrap_or(self.bind)));
+        let asks = self.tls.client_certificates == ClientCertificates::Required;
+        let tls = tls.filter(|_| !asks);
+        let open = [Some(("bind", self.bind)), tls].into_iter().flatten();
+        for (name, address) in open.filter(|(_, address)| !address.is_loopback()) {
+            let what = format!(
+                "{name} is {address}, and anybody who reaches it could do everything: set a \
+                 password, [users.NAME], or [[tokens.keys]]; or listen on 127.0.0.1 \
+                 (allow_unprotected = true is for closed networks)"
+            );
+            return Err(ConfigError::Value { what });
+        }
+        Ok(())
     }
 
     /// A buffer grows by doubling, and input may take half of the memory: the largest body must fit
@@ -220,8 +275,8 @@ mod tests {
         let config =
             parse("port = 1\npassword = \"p\"\n[limits]\nauth_seconds = 3\n").expect("it parses");
         assert_eq!(
-            (config.port, config.password.as_deref(), config.limits.auth_seconds),
-            (1, Some("p"), 3)
+            (config.port, config.password, config.limits.auth_seconds),
+            (1, Some("p".into()), 3)
         );
         assert_eq!(config.limits.max_clients, Limits::default().max_clients);
         assert_eq!(config.dir, PathBuf::from("strandline-data"));

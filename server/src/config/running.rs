@@ -77,6 +77,11 @@ impl RunningConfig {
         }
     }
 
+    /// Reads the sources again, and changes nothing. `None`: there are none.
+    pub fn read(&self) -> Option<Result<Config, ConfigError>> {
+        self.sources.as_ref().map(|sources| Ok(sources.load()?.config))
+    }
+
     /// The file that CONFIG REWRITE writes, if there is one.
     pub fn file(&self) -> Option<PathBuf> {
         self.sources.as_ref()?.file.clone()

@@ -207,7 +207,6 @@ macro_rules! setting {
 
 /// The row of a setting that is more than one value, such as a list of tables. It can be set in the
 /// file only. Its field must be `Clone` and `PartialEq`.
-#[allow(unused_macros, reason = "for sections that are lists")]
 macro_rules! list_setting {
     ($first:ident $(. $rest:ident)*) => {
         Setting::new(
@@ -223,7 +222,6 @@ macro_rules! list_setting {
     };
 }
 
-#[allow(unused_imports, reason = "for sections that are lists")]
 pub(super) use list_setting;
 pub(super) use setting;
 
@@ -378,7 +376,7 @@ mod tests {
         assert_eq!(config.limits.max_clients, 5);
         assert!(config.read_only);
         assert_eq!(config.bind, IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]));
-        assert_eq!(config.password.as_deref(), Some("p"));
+        assert_eq!(config.password, Some("p".into()));
         assert_eq!(get("password").set(&mut config, ""), Ok(()));
         assert_eq!(config.password, None);
         for (name, text, needed) in [

@@ -11,7 +11,8 @@
 
 use strandline::{LEAST_OPEN_FILES, MAX_BODY_BYTES, MAX_SEQUENCE};
 
-use super::setting::{Access, Field, Plain, Setting, setting, words};
+use super::setting::{Access, Field, Plain, Setting, list_setting, setting, words};
+use crate::access::Secret;
 use crate::backups::{MOST_KEPT, Schedule};
 use crate::observe::LogFormat;
 use crate::tls::{ClientCertificates, TlsVersion};
@@ -46,6 +47,9 @@ const MOST_KEEPALIVE_SECONDS: u64 = 32_767;
 /// About as many names fit into the largest batch of the engine.
 const MOST_MEMBERS: u64 = 200_000;
 
+/// Commands in a second: more than one machine runs.
+const MOST_COMMANDS: u64 = 100_000_000;
+
 /// At up to 5 KB each they take half a gigabyte.
 const MOST_SLOW_COMMANDS: u64 = 100_000;
 
@@ -54,7 +58,7 @@ const MOST_SECONDS: u64 = 31_536_000;
 
 /// All settings, in the order of the document.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
-    [SERVER, LIMITS, TLS, OBSERVING, BACKUP, MESSAGING].into_iter().flatten()
+    [SERVER, LIMITS, ACCESS, TLS, OBSERVING, BACKUP, MESSAGING].into_iter().flatten()
 }
 
 /// The setting with this name.
@@ -67,6 +71,12 @@ static SERVER: &[Setting] = &[
     setting!(bind).unit("address").help("Address to listen on."),
     setting!(port).help("Port to listen on; 0 takes a free one."),
     setting!(password).unit("text").secret().help("Clients must log in with it."),
+    setting!(allow_unprotected)
+        .help("Listen on any address although nobody must log in: for closed networks."),
+    setting!(backup_dir)
+        .unit("path")
+        .example("/var/backups/strandline")
+        .help("The directory below which TL.BACKUP writes. Without it TL.BACKUP is refused."),
     setting!(read_only).help("Serve what is intact, take no writes."),
     setting!(sync_ttl_ms)
         .unit("ms")
@@ -165,6 +175,41 @@ static LIMITS: &[Setting] = &[
         .live()
         .help("Time that connections get when the server stops."),
 ];
+
+static ACCESS: &[Setting] = &[
+    list_setting!(users).live().help("The users, `[users.NAME]`: see access.md."),
+    list_setting!(tokens.keys)
+        .live()
+        .help("The keys of terminals' tokens, `[[tokens.keys]]`: see access.md."),
+    setting!(tokens.audience).unit("text").live().help("The audience that tokens must have."),
+    setting!(tokens.issuer).unit("text").live().help("The issuer that tokens must have."),
+    setting!(rates.connection_per_second)
+        .unit("commands/s")
+        .bounds(0, MOST_COMMANDS)
+        .help("Commands of one connection; 0: no limit."),
+    setting!(rates.connection_burst)
+        .unit("commands")
+        .bounds(1, MOST_COMMANDS)
+        .help("Commands that one connection may run at once."),
+    setting!(rates.user_per_second)
+        .unit("commands/s")
+        .bounds(0, MOST_COMMANDS)
+        .help("Commands of all connections of one user; 0: no limit."),
+    setting!(rates.user_burst)
+        .unit("commands")
+        .bounds(1, MOST_COMMANDS)
+        .help("Commands that the connections of one user may run at once."),
+];
+
+impl Field for Secret {
+    fn plain(&self) -> Plain {
+        Plain::Text(self.reveal().into())
+    }
+
+    fn parsed(text: &str) -> Result<Secret, String> {
+        Ok(text.into())
+    }
+}
 
 words!(ClientCertificates:
     "none" => ClientCertificates::None,

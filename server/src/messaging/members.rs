@@ -179,6 +179,18 @@ impl Messaging {
         Ok(Decision::on(conv, ledger.version, batch))
     }
 
+    /// Refuses a user who is not a member of a conversation now. There is no other answer for a
+    /// conversation that does not exist, so that this cannot be found out.
+    pub fn check_member(&self, conv: &[u8], user: &[u8]) -> Result<()> {
+        let is_member =
+            self.conversation(&names::valid(conv)?, |ledger| Ok(ledger.state.has(user)));
+        match is_member {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(Trouble::NotFound) => Err(Trouble::NoPermission),
+            Err(trouble) => Err(trouble),
+        }
+    }
+
     /// The members after a user, in byte order.
     pub fn members(&self, conv: &[u8], after: &[u8], count: usize) -> Result<Vec<Bytes>> {
         let after = Bytes::copy_from_slice(after);

@@ -4,10 +4,13 @@
 //! The watched timelines depend on the user's conversations and may change. So the user's own
 //! ledger is watched too, and the watches are updated before each read.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use strandline::Watcher;
 
 use super::{PAGE, SubscriptionKind};
+use crate::access::Account;
 use crate::key::Key;
 use crate::messaging::{Cursor, Delivery, Messaging, Shown, Standing, SyncPage};
 use crate::metrics::Metrics;
@@ -22,12 +25,19 @@ pub struct Inbox {
     /// The gap at the start was in the reply.
     gap_reported: bool,
     watched: Vec<Key>,
+    /// The user whose patterns the conversations must match.
+    sight: Option<Arc<Account>>,
 }
 
 impl Inbox {
     /// Starts after a cursor.
-    pub fn new(user: Bytes, cursor: Vec<u8>, gap_reported: bool) -> Inbox {
-        Inbox { user, cursor, gap_reported, watched: Vec::new() }
+    pub fn new(
+        user: Bytes,
+        cursor: Vec<u8>,
+        gap_reported: bool,
+        sight: Option<Arc<Account>>,
+    ) -> Inbox {
+        Inbox { user, cursor, gap_reported, watched: Vec::new(), sight }
     }
 
     /// The position after everything that was pushed.
@@ -54,7 +64,11 @@ impl Inbox {
     /// Reads the next page.
     pub fn read(&self, messaging: &Messaging) -> Result<SyncPage, Refusal> {
         let cursor: Cursor = messaging.cursor(&self.user, &self.cursor)?;
-        Ok(messaging.sync(&self.user, &cursor, PAGE)?)
+        let mut page = messaging.sync(&self.user, &cursor, PAGE)?;
+        if let Some(sight) = &self.sight {
+            page.deliveries.retain(|one| sight.rules().patterns.has_conversation(&one.conv));
+        }
+        Ok(page)
     }
 
     /// Writes a page. Returns whether there is more.
@@ -189,8 +203,6 @@ pub fn watched_keys(messaging: &Messaging, user: &[u8]) -> Result<Vec<Key>, Refu
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use strandline::clock::ManualClock;
     use strandline::vfs::Dir;
     use strandline::vfs::simulated::SimulatedDisk;
@@ -282,7 +294,7 @@ mod tests {
             .expect("it is there")
             .trim(b"u/{bob}", Trim::Before(2))
             .expect("trims");
-        let mut inbox = Inbox::new("bob".into(), start.into(), false);
+        let mut inbox = Inbox::new("bob".into(), start.into(), false, None);
         let frames = fixture.turn(&mut inbox);
         assert_eq!(words(&frames), ["im.gap", "im.entry", "im.entry"]);
         assert_eq!((frames[0][1].as_str(), frames[0][2].as_str()), ("bob", "TRIMMED"));
@@ -302,7 +314,7 @@ mod tests {
                 fixture.send(body, lifetime_ms);
             }
             fixture.clock.pass(5);
-            let mut inbox = Inbox::new("bob".into(), b"0".to_vec(), false);
+            let mut inbox = Inbox::new("bob".into(), b"0".to_vec(), false, None);
             let frames = fixture.turn(&mut inbox);
             assert_eq!(words(&frames), ["im.entry", "im.entry", "im.cursor"], "{mode:?}");
             assert_eq!(frames[2][1..], ["bob".to_string(), fixture.tail()]);

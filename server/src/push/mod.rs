@@ -29,6 +29,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use strandline::{Engine, Limit, MAX_SEQUENCE, Sequence, Watcher};
 
+use crate::access::{Account, user_of_channel};
 use crate::clients::Channels;
 use crate::key::Key;
 use crate::messaging::Messaging;
@@ -129,6 +130,8 @@ pub struct Subscriptions {
     shard_messages: usize,
     channels: Arc<Channels>,
     messaging: Option<Arc<Messaging>>,
+    /// The user whose patterns the conversations of events must match.
+    sight: Option<Arc<Account>>,
 }
 
 impl Subscriptions {
@@ -147,7 +150,13 @@ impl Subscriptions {
             shard_messages: 0,
             channels,
             messaging,
+            sight: None,
         }
+    }
+
+    /// Later subscriptions push only events of conversations that match the patterns of this user.
+    pub fn see(&mut self, sight: Option<Arc<Account>>) {
+        self.sight = sight;
     }
 
     /// The number of subscriptions and follows.
@@ -199,7 +208,9 @@ impl Subscriptions {
         let source = match start {
             Start::Nowhere => Source::Nothing,
             Start::Timeline(key, cursor) => Source::Timeline { key, cursor },
-            Start::User(user, cursor) => Source::User(Inbox::new(user, cursor, false)),
+            Start::User(user, cursor) => {
+                Source::User(Inbox::new(user, cursor, false, self.sight.clone()))
+            }
         };
         let queued = !matches!(source, Source::Nothing);
         self.insert(Subscription { kind, channel, source, queued, heartbeat: None }, engine)
@@ -215,7 +226,8 @@ impl Subscriptions {
         heartbeat: Option<Duration>,
     ) -> Result<(), Refusal> {
         self.remove(SubscriptionKind::UserFollow, &user);
-        let source = Source::User(Inbox::new(user.clone(), cursor, gap_reported));
+        let source =
+            Source::User(Inbox::new(user.clone(), cursor, gap_reported, self.sight.clone()));
         let heartbeat = heartbeat.map(Heartbeat::new);
         let one = Subscription {
             kind: SubscriptionKind::UserFollow,
@@ -410,7 +422,7 @@ impl Source {
 
 /// The user in a channel of messaging, `im:{<user>}`.
 fn user_of(channel: &[u8]) -> Option<Bytes> {
-    let user = channel.strip_prefix(b"im:{")?.strip_suffix(b"}")?;
+    let user = user_of_channel(channel)?;
     (!user.is_empty()).then(|| Bytes::copy_from_slice(user))
 }
 

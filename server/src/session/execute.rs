@@ -57,7 +57,7 @@ impl Session {
     pub(super) async fn execute(&mut self) -> bool {
         let mut collected = Collected::default();
         let mut count = 0;
-        self.out_of_requests = false;
+        (self.out_of_requests, self.paced_until) = (false, None);
         while count < ROUND_COMMANDS && !self.is_answering() && !self.closing && !self.is_full() {
             match self.next_request() {
                 Ok(None) => {
@@ -65,7 +65,7 @@ impl Session {
                     break;
                 }
                 Ok(Some(request)) => {
-                    if !self.may_make(|| is_small(&request)) {
+                    if !self.may_make(|| is_small(&request)) || !self.may_take_turn() {
                         self.pending = Some(request);
                         break;
                     }
@@ -94,11 +94,18 @@ impl Session {
         count > 0
     }
 
-    /// The command that waited for memory, or the next one from the input.
+    /// Whether the limits on commands per second allow one more. Otherwise it waits until they do.
+    fn may_take_turn(&mut self) -> bool {
+        let turn = self.connection.take_turn(|| self.shared.monotonic());
+        self.paced_until = turn.err().map(|wait| Instant::now() + wait);
+        self.paced_until.is_none()
+    }
+
+    /// The command that waited for memory, or for its turn, or the next one from the input.
     fn next_request(&mut self) -> Result<Option<Request>, ProtocolError> {
         match self.pending.take() {
             Some(request) => Ok(Some(request)),
-            None => self.decoder.next(&self.limits().bounds(self.connection.logged_in)),
+            None => self.decoder.next(&self.limits().bounds(self.connection.is_logged_in())),
         }
     }
 
@@ -108,6 +115,7 @@ impl Session {
             self.settle(collected).await;
             return self.turn_away();
         }
+        self.connection.look_at_rights(&self.shared);
         let command = match admit(&request, &self.connection) {
             Ok(command) => command,
             Err(refusal) => {
@@ -179,6 +187,7 @@ impl Session {
                 self.connection.client.activity.is_blocked.store(true, Ordering::Relaxed);
                 self.blocked = Some(waiting);
             }
+            Ok(Flow::LogIn(login)) => self.log_in(*login).await,
             Ok(Flow::Slow(work)) => {
                 let outcome = self.shared.pool.run_slow(work).await;
                 self.answer(outcome);

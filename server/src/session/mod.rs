@@ -24,6 +24,7 @@
 //! connection.
 
 mod execute;
+mod login;
 mod pace;
 mod running;
 mod slow;
@@ -85,6 +86,8 @@ pub struct Session {
     writing_bytes: usize,
     /// A command that waits for memory for its reply.
     pending: Option<Request>,
+    /// When the limits on commands allow the pending one.
+    paced_until: Option<Instant>,
     /// The bytes of output for which there was no space when this connection last tried to
     /// continue. It continues when there is space.
     short_of: Option<usize>,
@@ -130,6 +133,7 @@ impl Session {
             reserved: 0,
             writing_bytes: 0,
             pending: None,
+            paced_until: None,
             short_of: None,
             out_of_requests: true,
             input_ended: false,
@@ -189,7 +193,7 @@ impl Session {
 
     fn high_water_bytes(&self) -> usize {
         let most = self.limits().output_high_water_bytes;
-        if self.connection.logged_in { most } else { most.min(STRANGER_OUTPUT_BYTES) }
+        if self.connection.is_logged_in() { most } else { most.min(STRANGER_OUTPUT_BYTES) }
     }
 
     /// Whether a reply or frames may be made, given the output of this connection and of all
@@ -199,7 +203,7 @@ impl Session {
         if self.is_full() {
             return false;
         }
-        let may = !self.connection.logged_in
+        let may = !self.connection.is_logged_in()
             || self.shared.memory.output.has_room(FLOOR_BYTES)
             || (self.held.output == 0 && is_small());
         if !may {
@@ -326,6 +330,10 @@ impl Session {
             }
         }
         let now = Instant::now();
+        self.connection.look_at_rights(&self.shared);
+        if let Some(lost) = self.connection.lost.take() {
+            return self.cut(&lost);
+        }
         if !self.is_stranger() {
             // A client that logs out by RESET gets the whole time again. A client that never logged
             // in does not, whatever it sends.
@@ -374,7 +382,7 @@ impl Session {
         }
         let kind = match refusal.word {
             "SLOW" => NoticeKind::Slow,
-            "NOAUTH" => NoticeKind::NoLogin,
+            "NOAUTH" | "NOPERM" => NoticeKind::NoLogin,
             _ => NoticeKind::Memory,
         };
         self.shared.note(kind, &self.connection.client, refusal);
@@ -415,12 +423,12 @@ impl Session {
 
     /// Whether the client has not logged in, or cannot even speak yet.
     fn is_stranger(&self) -> bool {
-        self.socket.is_handshaking() || !self.connection.logged_in
+        self.socket.is_handshaking() || !self.connection.is_logged_in()
     }
 
     fn login_deadline(&self) -> Option<Instant> {
-        let must_log_in = self.shared.password.is_set() && !self.connection.logged_in;
-        (self.socket.is_handshaking() || must_log_in).then_some(self.login_deadline)
+        let must_log_in = self.socket.is_handshaking() || !self.connection.is_logged_in();
+        must_log_in.then_some(self.login_deadline)
     }
 
     /// The earliest deadline that ends a wait.
@@ -433,8 +441,10 @@ impl Session {
         let output_deadline = self.output_waits().then(|| self.output_pace.end(window));
         let input_deadline = self.input_waits().then(|| self.input_pace.end(window));
         let (login_deadline, idle_deadline) = (self.login_deadline(), self.idle_deadline());
-        [block_deadline, heartbeat, output_deadline, input_deadline, login_deadline, idle_deadline]
+        let (expires, paced) = (self.connection.expires(), self.paced_until);
+        [block_deadline, heartbeat, output_deadline, input_deadline]
             .into_iter()
+            .chain([login_deadline, idle_deadline, expires, paced])
             .flatten()
             .min()
     }

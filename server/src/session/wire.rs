@@ -109,8 +109,10 @@ impl Session {
 
     /// Notes the end of the TLS handshake, or its failure.
     fn note_handshake(&mut self, outcome: &io::Result<usize>) {
-        if !self.socket.is_handshaking() {
-            self.connection.certificate_name = self.socket.peer_name();
+        if !self.socket.is_handshaking()
+            && let Some(name) = self.socket.peer_name()
+        {
+            self.connection.show_certificate(name, &self.shared);
         }
         match outcome {
             Err(error) if error.kind() == ErrorKind::InvalidData => {

@@ -95,6 +95,10 @@ fn the_log_names_failed_logins_and_disconnected_clients_once_a_minute_each() {
     let (logins, disconnected) = (with("a login failed"), with("a client was disconnected"));
     assert_eq!((logins.len(), disconnected.len()), (1, 1), "{lines:#?}");
     assert!(logins[0].contains(&from.to_string()) && logins[0].contains("WRONGPASS"), "{logins:?}");
+    assert!(
+        lines.iter().all(|line| !line.contains("secret") && !line.contains("wrong")),
+        "{lines:?}"
+    );
     let line = disconnected[0];
     assert!(
         line.contains(&from.to_string()) && line.contains("ann") && line.contains("CLIENT KILL"),

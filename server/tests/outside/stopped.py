@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 
-from ledger import Broken, Ledger, directory, parser_of, server, told
+from ledger import SMALL, Broken, Ledger, directory, parser_of, server, told
 from resp import Connection, Refused
 
 
@@ -30,7 +30,7 @@ def ask(address: str, words: tuple, replies: list) -> None:
 def run(arguments: argparse.Namespace) -> str:
     dice, ledger = random.Random(arguments.seed), Ledger()
     killed, continued, kinds = 0, 0, {}
-    with directory() as path, server(arguments.binary, f"{path}/data") as running:
+    with directory() as path, server(arguments.binary, f"{path}/data", settings=f'backup_dir = "{path}"\n{SMALL}') as running:
         can_back_up = b"tl.backup" in [name.lower() for name in Connection(running.address).call("COMMAND", "LIST")]
         for cycle in range(arguments.cycles):
             threads, stop = ledger.write(running.address)

@@ -1,6 +1,7 @@
 //! The server as its clients see it: each test starts one in this process, on a free port and in a
 //! directory of its own, and talks to it over TCP.
 
+mod access;
 mod bounds;
 mod care;
 mod changes;
@@ -19,6 +20,7 @@ mod messaging;
 mod observing;
 mod operations;
 mod packages;
+mod permissions;
 mod push;
 mod released;
 mod service;

@@ -79,7 +79,9 @@ fn everything_to_watch_is_a_figure() {
 
 #[test]
 fn memory_blocked_clients_syncs_stores_and_backups_have_figures() {
-    let server = TestServer::start();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let backup_dir = folder.path().to_owned();
+    let server = TestServer::with(|config| config.backup_dir = Some(backup_dir));
     let (mut client, mut waiting) = (server.client(), server.client());
     client.line("TL.APPEND messages:a one");
     client.line("TL.FLUSH");
@@ -97,8 +99,7 @@ fn memory_blocked_clients_syncs_stores_and_backups_have_figures() {
     assert_eq!(figure(&mut client, "store_messages_oldest_ms"), time);
     assert_eq!(figure(&mut client, "store_sync_oldest_ms"), 0);
     assert_eq!(figure(&mut client, "last_backup_ms"), 0);
-    let target = server.data().with_file_name("backup");
-    client.line(&format!("TL.BACKUP {}", target.display()));
+    client.line("TL.BACKUP backup");
     assert!(figure(&mut client, "last_backup_ms") >= time);
     assert!(client.line("INFO memory").text().contains("\r\nused_memory_rss:"));
     client.line("TL.APPEND messages:a two");

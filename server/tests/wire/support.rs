@@ -2,13 +2,19 @@
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ring::hmac;
+use strandline::clock::{Clock as _, SystemClock};
 use strandline::format::header::{FileHeader, file_header};
 use strandline::format::manifest::{decode, encode};
 use strandline::{BootId, StoreId};
-use strandline_server::{Config, Server, StopReason};
+use strandline_server::{
+    Config, Server, ServerError, Sources, StopReason, TokenAlgorithm, TokenKeySettings,
+};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -35,12 +41,37 @@ impl TestServer {
         config.memory_budget_bytes = 32 << 20;
         config.limits.stop_seconds = 1;
         change(&mut config);
+        let starting = Server::start(config.clone());
+        TestServer::run(dir, config, starting)
+    }
+
+    /// A server with the settings of a file, which it can read again.
+    pub fn of_file(file: &Path) -> TestServer {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let data = dir.path().join("data").display().to_string();
+        let flags = [
+            ("dir", data.as_str()),
+            ("port", "0"),
+            ("memory_budget_bytes", "33554432"),
+            ("limits.stop_seconds", "1"),
+        ];
+        let flags = flags.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let sources = Sources { file: Some(file.to_path_buf()), flags, ..Sources::default() };
+        let config = sources.load().expect("they are valid").config;
+        TestServer::run(dir, config, Server::start_from(sources))
+    }
+
+    fn run(
+        dir: TempDir,
+        config: Config,
+        starting: impl Future<Output = Result<Server, ServerError>>,
+    ) -> TestServer {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(4)
             .enable_all()
             .build()
             .expect("a runtime");
-        let server = runtime.block_on(Server::start(config.clone())).expect("the server starts");
+        let server = runtime.block_on(starting).expect("the server starts");
         TestServer { address: server.address(), config, runtime, server: Some(server), dir }
     }
 
@@ -309,6 +340,32 @@ impl Value {
             .map(|entry| (entry.items()[0].integer(), entry.items()[2].text()))
             .collect()
     }
+}
+
+/// The text of the keys of [`shared_key`].
+const SHARED: &str = "a shared key of at least thirty-two bytes";
+
+/// A key of tokens for [`token`].
+pub fn shared_key(id: &str) -> TokenKeySettings {
+    let key = Some(SHARED.into());
+    TokenKeySettings { id: id.into(), algorithm: TokenAlgorithm::Hs256, key, key_file: None }
+}
+
+/// A token of a user that is valid for some seconds.
+pub fn token(key: &str, user: &str, seconds: u64) -> String {
+    token_with(key, serde_json::json!({"sub": user}), seconds)
+}
+
+/// The same with claims.
+pub fn token_with(key: &str, mut claims: serde_json::Value, seconds: u64) -> String {
+    let now = SystemClock::new().now_ms();
+    claims["exp"] = serde_json::json!((now as f64) / 1000.0 + seconds as f64);
+    let part = |value: serde_json::Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+    let header = serde_json::json!({"alg": "HS256", "typ": "JWT", "kid": key});
+    let message = format!("{}.{}", part(header), part(claims));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, SHARED.as_bytes());
+    let tag = hmac::sign(&key, message.as_bytes());
+    format!("{message}.{}", BASE64_URL_SAFE_NO_PAD.encode(tag))
 }
 
 pub struct Client {

@@ -6,18 +6,24 @@ use strandline::Limit;
 use super::{at_length, detached};
 use crate::commands::arguments::{Paging, after_and_count, integer, options};
 use crate::commands::row::{Class, Command, Context, Flow, Run};
+use crate::commands::scope::{Scope, TokenRule, Touch};
 use crate::messaging::{Listed, Messaging, Window};
 use crate::protocol::Encoder;
 use crate::push::{shown_parts, write_attributes, write_shown};
 use crate::refusal::Refusal;
 
+/// The conversation, and the user who reads.
+const OF_A_MEMBER: Scope = Scope::Of(&[Touch::Conversation(1), Touch::User(2)]);
+
 pub(in crate::commands) static COMMANDS: &[Command] = &[
-    Command::new("IM.HISTORY", -3, Class::Read, Run::Now(history)).one_key().told(
+    Command::new("IM.HISTORY", -3, Class::Read, Run::Now(history))
+.touches(OF_A_MEMBER).by_token(TokenRule::AsItself(2)).one_key().told(
         "conv user [BEFORE seq | AFTER seq | AT time] [COUNT n]",
         "Array of [seq, time, sender, kind, body(, attributes)] that the user may see; BEFORE and \
          none: newest first.",
     ),
-    Command::new("IM.CONVERSATIONS", -2, Class::Read, Run::Now(conversations)).one_key().told(
+    Command::new("IM.CONVERSATIONS", -2, Class::Read, Run::Now(conversations))
+.touches(Scope::Of(&[Touch::User(1)])).by_token(TokenRule::AsItself(1)).one_key().told(
         "user [AFTER token] [COUNT n]",
         "Map: next, items (maps of conv, seq, time, sender, kind, body, unread, read; attributes \
          if the last message has any), by last activity at the time of the first page; \
@@ -60,9 +66,16 @@ fn conversations(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow,
     let (after, count) = after_and_count(&arguments[1..])?;
     let limit = Limit::entries(count).body_bytes(context.limits().reply_bytes);
     let words = detached(&[arguments[0].clone(), after.unwrap_or_default()]);
+    let sight = context.connection.identity.sight();
     at_length(
         context,
-        move |messaging| messaging.conversations(&words[0], &words[1], limit),
+        move |messaging| {
+            let mut listed = messaging.conversations(&words[0], &words[1], limit)?;
+            if let Some(user) = sight {
+                listed.items.retain(|item| user.rules().patterns.has_conversation(&item.conv));
+            }
+            Ok(listed)
+        },
         write_list,
     )
 }

@@ -9,29 +9,41 @@ use crate::commands::arguments::{check_body, integer};
 use crate::commands::row::{
     After, Class, Command, Context, Flow, KnownReply, Prepared, Run, Write, WriteReply,
 };
+use crate::commands::scope::{Scope, TokenRule, Touch};
 use crate::messaging::{Decision, Messaging, Trouble};
 use crate::refusal::Refusal;
 
+/// The conversation, and the user who acts.
+const OF_A_MEMBER: Scope = Scope::Of(&[Touch::Conversation(1), Touch::User(2)]);
+
+/// The user who acts is the token's.
+const AS_ITSELF: TokenRule = TokenRule::AsItself(2);
+
 pub(in crate::commands) static COMMANDS: &[Command] = &[
-    Command::new("IM.READ", 4, Class::Write, Run::Write(read)).one_key().told(
+    Command::new("IM.READ", 4, Class::Write, Run::Write(read))
+.touches(OF_A_MEMBER).by_token(AS_ITSELF).one_key().told(
         "conv user seq",
         "1 when the read mark moved up, else 0. Reaches the user's other terminals.",
     ),
     Command::new("IM.UNREAD", -2, Class::Read, Run::Now(unread))
+.touches(Scope::Of(&[Touch::User(1), Touch::Conversations(2)])).by_token(TokenRule::AsItself(1))
         .one_key()
         .told("user [conv ...]", "Map: conv to the number of unread messages."),
-    Command::new("IM.RECALL", 4, Class::Write, Run::Now(recall)).one_key().told(
+    Command::new("IM.RECALL", 4, Class::Write, Run::Now(recall))
+.touches(OF_A_MEMBER).by_token(AS_ITSELF).one_key().told(
         "conv user seq",
         "1: the body is removed, and every member who may see the message is notified; 0: it was \
          recalled before. NOTFOUND: no such message, or nothing of it is kept; NOPERM: not the \
          sender, not a member, or too late.",
     ),
-    Command::new("IM.EDIT", 5, Class::Write, Run::Now(edit)).one_key().told(
+    Command::new("IM.EDIT", 5, Class::Write, Run::Now(edit))
+.touches(OF_A_MEMBER).by_token(AS_ITSELF).one_key().told(
         "conv user seq body",
         "1: the message has the new body, and every member who may see it is notified. Refused as \
          IM.RECALL is; a recalled message is NOTFOUND.",
     ),
-    Command::new("IM.HIDE", -4, Class::Write, Run::Write(hide)).one_key().told(
+    Command::new("IM.HIDE", -4, Class::Write, Run::Write(hide))
+.touches(OF_A_MEMBER).by_token(AS_ITSELF).one_key().told(
         "conv user seq [seq ...]",
         "Hides messages from this user; integer: the number of messages that became hidden.",
     ),
@@ -74,9 +86,16 @@ fn mark(
 
 fn unread(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal> {
     let words = detached(arguments);
+    let sight = context.connection.identity.sight();
     at_length(
         context,
-        move |messaging| messaging.unread(&words[0], &words[1..]),
+        move |messaging| {
+            let mut unread = messaging.unread(&words[0], &words[1..])?;
+            if let Some(user) = sight {
+                unread.retain(|(conv, _)| user.rules().patterns.has_conversation(conv));
+            }
+            Ok(unread)
+        },
         |unread, out| {
             out.map(unread.len());
             for (conv, count) in unread {

@@ -10,15 +10,20 @@ use strandline::Receipt;
 use super::messaging;
 use crate::commands::arguments::{check_body, options, positive};
 use crate::commands::row::{Class, Command, Context, KnownReply, Prepared, Run, Write};
+use crate::commands::scope::{Scope, TokenRule, Touch};
 use crate::messaging::{Message, Messaging};
 use crate::protocol::Encoder;
 use crate::refusal::Refusal;
 
 pub(in crate::commands) static COMMANDS: &[Command] =
-    &[Command::new("IM.SEND", -4, Class::Write, Run::Write(send)).one_key().told(
-        "conv sender body [ID id] [PX ms]",
-        "Map: seq, time, duplicate (0 or 1). Durable; reaches every member or none.",
-    )];
+    &[Command::new("IM.SEND", -4, Class::Write, Run::Write(send))
+        .touches(Scope::Of(&[Touch::Conversation(1), Touch::User(2)]))
+        .by_token(TokenRule::AsItself(2))
+        .one_key()
+        .told(
+            "conv sender body [ID id] [PX ms]",
+            "Map: seq, time, duplicate (0 or 1). Durable; reaches every member or none.",
+        )];
 
 fn send(context: &Context<'_>, arguments: &[Bytes]) -> Result<Prepared, Refusal> {
     let (mut id, mut lifetime_ms) = (None, 0);

@@ -8,9 +8,11 @@ use parking_lot::Mutex;
 use strandline::Limit;
 
 use super::{detached, messaging, reading};
+use crate::access::Account;
 use crate::commands::arguments::{heartbeat, options, paging_and_block};
 use crate::commands::place::{elsewhere, in_one_slice, page_bytes};
 use crate::commands::row::{Attempt, Class, Command, Context, Done, Flow, Run, Sliced};
+use crate::commands::scope::{Scope, TokenRule, Touch};
 use crate::commands::wait::waiting;
 use crate::messaging::{Cursor, MAX_ID_BYTES, Messaging, Standing, SyncPage};
 use crate::protocol::{Encoder, Protocol};
@@ -18,12 +20,14 @@ use crate::push::{SubscriptionKind, shown_parts, watched_keys, write_shown};
 use crate::refusal::Refusal;
 
 pub(in crate::commands) static COMMANDS: &[Command] = &[
-    Command::new("IM.SYNC", -3, Class::Read, Run::Now(sync)).one_key().told(
+    Command::new("IM.SYNC", -3, Class::Read, Run::Now(sync))
+.touches(Scope::Of(&[Touch::User(1)])).by_token(TokenRule::AsItself(1)).one_key().told(
         "user cursor [COUNT n] [BYTES n] [BLOCK ms]",
         "Map: verdict, cursor (for next time, at most 512 bytes), more, entries: array of [conv, \
          seq, time, sender, kind, body(, attributes)].",
     ),
-    Command::new("IM.FOLLOW", -3, Class::PubSub, Run::Now(follow)).one_key().told(
+    Command::new("IM.FOLLOW", -3, Class::PubSub, Run::Now(follow))
+.touches(Scope::Of(&[Touch::User(1)])).by_token(TokenRule::AsItself(1)).one_key().told(
         "user cursor [HEARTBEAT ms]",
         "Map: verdict, cursor (the position before the first frame), more; then push frames \
          [im.entry, user, cursor, conv, seq, time, sender, kind, body(, attributes)], \
@@ -31,9 +35,11 @@ pub(in crate::commands) static COMMANDS: &[Command] = &[
          without an entry or nothing was pushed for HEARTBEAT. RESP3 only.",
     ),
     Command::new("IM.UNFOLLOW", 2, Class::PubSub, Run::Now(unfollow))
+.touches(Scope::Of(&[Touch::User(1)])).by_token(TokenRule::AsItself(1))
         .one_key()
         .told("user", "1, or 0 when the user was not followed."),
-    Command::new("IM.TAIL", 2, Class::Read, Run::Now(tail)).one_key().told(
+    Command::new("IM.TAIL", 2, Class::Read, Run::Now(tail))
+.touches(Scope::Of(&[Touch::User(1)])).by_token(TokenRule::AsItself(1)).one_key().told(
         "user",
         "The newest cursor, the one at the end of IM.SYNC; it moves only with what reaches this \
          user.",
@@ -49,7 +55,8 @@ fn sync(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     // Most pages are short: memory for a long page is reserved only when one is needed.
     let short =
         Limit { body_bytes: limit.body_bytes.min(context.limits().max_body_bytes as u64), ..limit };
-    let lack = Arc::new(Mutex::new(Lack { messaging, user, cursor, short, limit }));
+    let sight = context.connection.identity.sight();
+    let lack = Arc::new(Mutex::new(Lack { messaging, user, cursor, short, limit, sight }));
     Ok(match block {
         None => Flow::Sliced(Lack::answer(&lack, true)),
         Some(block_ms) => {
@@ -67,6 +74,8 @@ struct Lack {
     /// The limit of the first attempt.
     short: Limit,
     limit: Limit,
+    /// The user whose patterns the conversations must match.
+    sight: Option<Arc<Account>>,
 }
 
 impl Lack {
@@ -87,7 +96,7 @@ impl Lack {
     /// Returns the page, or the timelines to wait for. Returns `None` if `limit` cut the page
     /// short, but the full limit allows more.
     fn look(&mut self, last: bool, limit: Limit) -> Result<Option<Done>, Refusal> {
-        let Lack { messaging, user, .. } = self;
+        let Lack { messaging, user, sight, .. } = self;
         if self.cursor == Cursor::Newest {
             // "Now" is the time of the call, also if the call blocks: not the time of the answer.
             self.cursor = messaging.cursor(user, &messaging.tail(user)?)?;
@@ -95,14 +104,19 @@ impl Lack {
         // Determined before the page is read: if these timelines are being watched already, any
         // event after the page causes a wake-up.
         let keys = if last { Vec::new() } else { watched_keys(messaging, user)? };
-        let page = messaging.sync(user, &self.cursor, limit)?;
+        let mut page = messaging.sync(user, &self.cursor, limit)?;
         if page.more
             && page.deliveries.len() < limit.entries
             && limit.body_bytes < self.limit.body_bytes
         {
             return Ok(None);
         }
-        if !last && page.deliveries.is_empty() && page.verdict == Standing::Ok {
+        if let Some(sight) = sight {
+            page.deliveries.retain(|one| sight.rules().patterns.has_conversation(&one.conv));
+        }
+        // With more to come, all of the page was left out, and the client continues after it.
+        let was_left_out = page.more && sight.is_some();
+        if !last && page.deliveries.is_empty() && !was_left_out && page.verdict == Standing::Ok {
             // Events for others are not read again. (`Oldest` remains, since it never gets the
             // verdict TRIMMED.)
             if self.cursor != Cursor::Oldest {

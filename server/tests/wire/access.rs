@@ -1,0 +1,451 @@
+//! Users, their rules and tokens, as clients see them.
+
+#![allow(clippy::disallowed_methods, reason = "the tests write files and measure time")]
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use strandline_server::{Config, Server, TokenSettings};
+
+use crate::support::{Client, TestServer, Value, shared_key, token, token_with};
+
+fn with_password() -> TestServer {
+    TestServer::with(|config| config.password = Some("secret".into()))
+}
+
+fn with_tokens() -> TestServer {
+    TestServer::with(|config| {
+        config.password = Some("secret".into());
+        config.tokens = TokenSettings { keys: vec![shared_key("k")], ..TokenSettings::default() };
+    })
+}
+
+fn ok() -> Value {
+    Value::Simple("OK".into())
+}
+
+fn logged_in(server: &TestServer, user: &str, password: &str) -> Client {
+    let mut client = server.client();
+    assert!(matches!(client.call(&["HELLO", "3", "AUTH", user, password]), Value::Map(_)));
+    client
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.items().iter().map(Value::text).collect()
+}
+
+#[test]
+fn users_are_made_listed_and_removed_as_in_redis() {
+    let server = TestServer::start();
+    let mut admin = server.client();
+    assert_eq!(admin.line("ACL WHOAMI").text(), "default");
+    assert_eq!(texts(&admin.line("ACL LIST")), ["user default on nopass ~* &* +@all"]);
+    assert_eq!(admin.line("ACL SETUSER ann on >one ~t1.* &x +@read +im.send"), ok());
+    assert_eq!(admin.line("ACL SETUSER bob"), ok());
+    assert_eq!(texts(&admin.line("ACL USERS")), ["ann", "bob", "default"]);
+    for mut client in [server.client(), server.client3()] {
+        let ann = client.line("ACL GETUSER ann");
+        assert_eq!(texts(&ann.get("flags")), ["on"]);
+        let passwords = texts(&ann.get("passwords"));
+        assert!(passwords.len() == 1 && passwords[0].starts_with("$argon2id$"), "{passwords:?}");
+        let [commands, keys, channels] =
+            ["commands", "keys", "channels"].map(|name| ann.get(name).text());
+        assert_eq!([commands, keys, channels], ["-@all +@read +im.send", "~t1.*", "&x"]);
+        assert_eq!(ann.get("selectors"), Value::Array(vec![]));
+        assert_eq!(client.line("ACL GETUSER nobody"), Value::Null);
+    }
+    let bob = admin.line("ACL GETUSER bob");
+    assert_eq!(
+        (texts(&bob.get("flags")), bob.get("commands").text()),
+        (vec!["off".into()], "-@all".into())
+    );
+    let categories = texts(&admin.line("ACL CAT"));
+    assert_eq!(categories, ["connection", "read", "write", "pubsub", "admin", "rawevents"]);
+    assert!(texts(&admin.line("ACL CAT write")).contains(&"tl.append".into()));
+    assert_eq!(admin.line("ACL GENPASS 5").text().len(), 2);
+    assert_eq!(admin.line("ACL DELUSER ann nobody").integer(), 1);
+    for (line, word) in [
+        ("ACL DELUSER default", "ERR"),
+        ("ACL SETUSER eve +nope", "ERR"),
+        ("ACL SETUSER", "ERR"),
+        ("ACL GENPASS 0", "ERR"),
+        ("ACL CAT nope", "ERR"),
+        ("ACL LOAD", "ERR"),
+        ("ACL NONSENSE", "ERR"),
+        ("AUTH one", "ERR"),
+        ("AUTH ann one", "WRONGPASS"),
+        ("AUTH bob one", "WRONGPASS"),
+    ] {
+        assert_eq!(admin.line(line).word(), word, "{line}");
+    }
+    assert_eq!(texts(&admin.line("ACL USERS")), ["bob", "default"]);
+    assert_eq!(admin.line("AUTH default anything"), ok(), "nopass takes any password");
+}
+
+#[test]
+fn changed_rules_hold_for_connections_that_are_open() {
+    let server = with_password();
+    let mut admin = logged_in(&server, "default", "secret");
+    admin.line("ACL SETUSER ann on >one ~a:* ~messages:* +@read +@pubsub");
+    let [mut reader, mut idle] = [(); 2].map(|()| logged_in(&server, "ann", "one"));
+    let mut follower = logged_in(&server, "ann", "one");
+    assert_eq!(reader.line("TL.LAST messages:x"), Value::Null);
+    assert!(matches!(follower.line("SUBSCRIBE messages:x"), Value::Push(_)));
+    admin.line("ACL SETUSER ann -tl.last");
+    assert_eq!(reader.line("TL.LAST messages:x").word(), "NOPERM");
+    assert_eq!(reader.line("TL.GET messages:x 1"), Value::Null);
+    assert_eq!(follower.receive().word(), "NOPERM", "its subscription may not be allowed now");
+    assert!(follower.is_closed());
+    admin.line("ACL SETUSER ann off");
+    assert_eq!(idle.receive().word(), "NOAUTH");
+    assert!(idle.is_closed());
+    assert_eq!(reader.receive().word(), "NOAUTH");
+    admin.line("ACL SETUSER bob on nopass ~* +@all");
+    let mut bob = logged_in(&server, "bob", "x");
+    admin.send_raw(b"ACL DELUSER bob\r\nACL SETUSER bob on nopass ~* +@all\r\n");
+    assert_eq!((admin.receive(), admin.receive()), (Value::Integer(1), ok()));
+    assert_eq!(bob.receive().word(), "NOAUTH", "the new bob is another user");
+    assert!(bob.is_closed());
+}
+
+#[test]
+fn a_user_may_change_its_own_rules_and_they_hold_at_once() {
+    let server = TestServer::start();
+    let mut client = server.client();
+    client.send_raw(b"ACL SETUSER default -ping\r\nPING\r\nACL SETUSER default +ping\r\nPING\r\n");
+    assert_eq!((client.receive(), client.receive().word()), (ok(), "NOPERM"));
+    assert_eq!((client.receive(), client.receive()), (ok(), Value::Simple("PONG".into())));
+}
+
+#[test]
+fn errors_name_the_command_or_the_key() {
+    let server = TestServer::start();
+    let mut admin = server.client();
+    admin.line("ACL SETUSER ann on nopass ~t1.* +@read");
+    let mut ann = server.client();
+    ann.line("AUTH ann x");
+    for (line, name) in [
+        ("TL.APPEND messages:x body", "'tl.append'"),
+        ("CLIENT LIST", "'client|list'"),
+        ("TL.LAST messages:x", "key 'messages:x'"),
+        ("TL.LIST messages:", "prefix 'messages:'"),
+        ("IM.INFO t2.room", "conversation 't2.room'"),
+        ("IM.TAIL t2.ann", "user 't2.ann'"),
+    ] {
+        match ann.line(line) {
+            Value::Error(text) => {
+                assert!(text.starts_with("NOPERM ") && text.contains(name), "{line}: {text}");
+            }
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn lists_show_only_what_matches() {
+    let server = TestServer::start();
+    let mut admin = server.client3();
+    for conv in ["t1.own", "t2.other"] {
+        admin.line(&format!("IM.CREATE {conv} MEMBERS t1.ann t1.bob"));
+        admin.line(&format!("IM.SEND {conv} t1.bob hello"));
+    }
+    for name in ["t1.a.x", "t1.b.y", "t1.c.x", "t1.d.x"] {
+        admin.line(&format!("TL.APPEND messages:{name} body"));
+    }
+    let rules = "on nopass +@all -@rawevents ~t1.* ~messages:t1. ~messages:t1.*.x";
+    admin.line(&format!("ACL SETUSER tenant {rules}"));
+    let mut tenant = server.client();
+    assert!(matches!(tenant.line("HELLO 3 AUTH tenant x"), Value::Map(_)));
+    let keys = texts(&tenant.line("TL.LIST messages:t1. COUNT 2"));
+    assert_eq!(keys, ["messages:t1.a.x", "messages:t1.c.x"]);
+    let keys = texts(&tenant.line("TL.LIST messages:t1. AFTER messages:t1.c.x COUNT 2"));
+    assert_eq!(keys, ["messages:t1.d.x"]);
+    let items = tenant.line("IM.CONVERSATIONS t1.ann").get("items");
+    let convs: Vec<String> = items.items().iter().map(|item| item.get("conv").text()).collect();
+    assert_eq!(convs, ["t1.own"]);
+    let of_page = |page: &Value| -> Vec<String> {
+        page.get("entries").items().iter().map(|entry| entry.items()[0].text()).collect()
+    };
+    assert_eq!(of_page(&tenant.line("IM.SYNC t1.ann 0")), ["t1.own"]);
+    assert_eq!(of_page(&tenant.line("IM.SYNC t1.ann 0 COUNT 1")), ["t1.own"]);
+    assert_eq!(of_page(&admin.line("IM.SYNC t1.ann 0")).len(), 2);
+    let Value::Map(unread) = tenant.line("IM.UNREAD t1.ann") else { panic!("a map") };
+    assert_eq!(unread, [(Value::bulk("t1.own"), Value::Integer(1))]);
+    assert_eq!(tenant.line("IM.UNREAD t1.ann t2.other").word(), "NOPERM");
+}
+
+#[test]
+fn pushes_and_waits_leave_out_what_does_not_match() {
+    let server = TestServer::start();
+    let mut admin = server.client3();
+    for conv in ["t1.own", "t2.other"] {
+        admin.line(&format!("IM.CREATE {conv} MEMBERS t1.ann t1.bob"));
+    }
+    admin.line("ACL SETUSER tenant on nopass ~t1.* +@all");
+    let [mut follower, mut subscriber, mut waiter] = [(); 3].map(|()| {
+        let mut client = server.client();
+        assert!(matches!(client.line("HELLO 3 AUTH tenant x"), Value::Map(_)));
+        client
+    });
+    assert_eq!(follower.line("IM.FOLLOW t1.ann $").get("verdict").text(), "OK");
+    assert!(matches!(subscriber.line("SUBSCRIBE im:{t1.ann}"), Value::Push(_)));
+    waiter.send(&["IM.SYNC", "t1.ann", "$", "BLOCK", "0"]);
+    while admin.line("TL.STATS").get("blocked_clients").integer() == 0 {
+        std::thread::yield_now();
+    }
+    admin.line("IM.SEND t2.other t1.bob hidden");
+    admin.line("IM.SEND t1.own t1.bob shown");
+    let frame = loop {
+        let frame = follower.receive();
+        if frame.items()[0] == Value::bulk("im.entry") {
+            break frame;
+        }
+    };
+    assert_eq!(frame.items()[3], Value::bulk("t1.own"));
+    assert!(subscriber.receive().items()[2].text().starts_with("t1.own "));
+    let page = waiter.receive();
+    let entries = page.get("entries");
+    assert_eq!(entries.items().len(), 1);
+    assert_eq!(entries.items()[0].items()[0], Value::bulk("t1.own"));
+}
+
+#[test]
+fn a_tenant_sees_and_closes_only_its_own_connections() {
+    let server = with_tokens();
+    let mut admin = logged_in(&server, "default", "secret");
+    admin.line("ACL SETUSER tenant on nopass ~t1.* +@all");
+    let mut tenant = logged_in(&server, "tenant", "x");
+    let _own = logged_in(&server, "default", &token("k", "t1.ann", 60));
+    let mut other = logged_in(&server, "default", &token("k", "t2.ann", 60));
+    let list = tenant.line("CLIENT LIST").text();
+    let users: Vec<&str> = list
+        .lines()
+        .map(|line| line.split_once(" user=").expect("a user").1.split(' ').next().expect("a word"))
+        .collect();
+    assert_eq!(users, ["tenant", "t1.ann"]);
+    assert_eq!(admin.line("CLIENT LIST").text().lines().count(), 4);
+    let id = other.line("CLIENT ID").integer();
+    assert_eq!(tenant.line(&format!("CLIENT KILL ID {id}")).integer(), 0);
+    let address = other.socket.local_addr().expect("an address");
+    assert_eq!(tenant.line(&format!("CLIENT KILL {address}")).word(), "ERR");
+    assert_eq!(other.line("PING"), Value::Simple("PONG".into()));
+}
+
+#[test]
+fn a_token_logs_in_by_each_form_and_only_as_its_user() {
+    let server = with_tokens();
+    let jwt = token("k", "ann", 60);
+    for words in [
+        vec!["AUTH", &jwt],
+        vec!["AUTH", "ann", &jwt],
+        vec!["AUTH", "default", &jwt],
+        vec!["HELLO", "3", "AUTH", "ann", &jwt],
+    ] {
+        let mut client = server.client();
+        let reply = client.call(&words);
+        assert!(!matches!(reply, Value::Error(_)), "{reply:?}");
+        assert_eq!(client.line("ACL WHOAMI").text(), "ann");
+    }
+    let mut client = server.client();
+    for (user, jwt) in [
+        ("bob", jwt.clone()),
+        ("ann", token("other", "ann", 60)),
+        ("ann", token("k", "ann", 0)),
+        ("ann", format!("{jwt}x")),
+    ] {
+        assert_eq!(client.call(&["AUTH", user, &jwt]).word(), "WRONGPASS");
+        assert_eq!(client.line("PING").word(), "NOAUTH");
+    }
+}
+
+#[test]
+fn a_connection_ends_when_its_token_expires() {
+    let server = with_tokens();
+    let mut idle = logged_in(&server, "ann", &token("k", "ann", 1));
+    let mut blocked = logged_in(&server, "ann", &token("k", "ann", 1));
+    blocked.send(&["IM.SYNC", "ann", "$", "BLOCK", "0"]);
+    for client in [&mut idle, &mut blocked] {
+        let reply = client.receive();
+        assert!(matches!(&reply, Value::Error(text) if text.contains("expired")), "{reply:?}");
+        assert_eq!(reply.word(), "NOAUTH");
+        assert!(client.is_closed());
+    }
+}
+
+#[test]
+fn claims_add_rights() {
+    let server = with_tokens();
+    let claims = json!({"sub": "ann", "create": ["t1."], "join": ["open."]});
+    let mut admin = logged_in(&server, "default", "secret");
+    admin.line("IM.CREATE open.door MEMBERS bob");
+    admin.line("IM.CREATE t1.door MEMBERS bob");
+    let mut ann = logged_in(&server, "ann", &token_with("k", claims, 60));
+    for (line, may) in [
+        ("IM.CREATE t1.room MEMBERS ann bob", true),
+        ("IM.CREATE t2.room MEMBERS ann bob", false),
+        ("IM.JOIN open.door ann", true),
+        ("IM.JOIN open.door carl", false),
+        ("IM.JOIN open.door ann carl", false),
+        ("IM.JOIN t1.door ann", false),
+    ] {
+        let reply = ann.line(line);
+        assert_eq!(may, reply == Value::Integer(1), "{line}: {reply:?}");
+        assert!(may || reply.word() == "NOPERM", "{line}");
+    }
+}
+
+#[test]
+fn users_of_the_file_are_loaded_and_loaded_again() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("strandline.toml");
+    let hash = strandline_server::Hash::of(b"pass").expect("a hash");
+    let user = format!(
+        "[users.ann]\nrules = \"+@read ~messages:*\"\npassword_hash = \"{}\"\n",
+        hash.text()
+    );
+    let write = |text: &str| std::fs::write(&file, text).expect("writes");
+    write(&format!("password = \"secret\"\n{user}"));
+    let server = TestServer::of_file(&file);
+    let mut admin = logged_in(&server, "default", "secret");
+    let mut ann = logged_in(&server, "ann", "pass");
+    assert_eq!(ann.line("TL.LAST messages:x"), Value::Null);
+    assert_eq!(ann.line("TL.APPEND messages:x y").word(), "NOPERM");
+    admin.line("ACL SETUSER eve on nopass");
+    write(&format!("{}[users.bob]\nrules = \"+nope\"\n", user.replace("+@read", "+@write")));
+    assert_eq!(admin.line("ACL LOAD").word(), "ERR");
+    assert_eq!(texts(&admin.line("ACL USERS")), ["ann", "default", "eve"]);
+    write(&user.replace("+@read", "+@write"));
+    assert_eq!(admin.line("ACL LOAD"), ok());
+    assert_eq!(texts(&admin.line("ACL USERS")), ["ann", "default"]);
+    assert_eq!(ann.line("TL.LAST messages:x").word(), "NOPERM");
+    assert_eq!(ann.line("TL.APPEND messages:x y"), Value::Integer(1));
+    assert_eq!(admin.line("PING"), Value::Simple("PONG".into()), "its password stays");
+}
+
+fn started_on(address: &str, change: impl FnOnce(&mut Config)) -> Result<(), String> {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let bind: IpAddr = address.parse().expect("an address");
+    let mut config = Config { dir: dir.path().join("data"), bind, port: 0, ..Config::default() };
+    change(&mut config);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let mut server = Server::start(config).await.map_err(|error| error.to_string())?;
+        server.stop();
+        server.wait().await.map(drop).map_err(|error| error.to_string())
+    })
+}
+
+#[test]
+fn a_server_that_anybody_could_use_listens_on_loopback_only() {
+    let refused = started_on("0.0.0.0", |_| {}).expect_err("it is open to everybody");
+    for word in ["0.0.0.0", "password", "users", "tokens", "127.0.0.1", "allow_unprotected"] {
+        assert!(refused.contains(word), "{refused}");
+    }
+    let empty = started_on("0.0.0.0", |config| config.password = Some("".into()));
+    assert!(empty.is_err(), "an empty password is none");
+    assert_eq!(started_on("127.0.0.2", |_| {}), Ok(()));
+    assert_eq!(started_on("0.0.0.0", |config| config.allow_unprotected = true), Ok(()));
+    assert_eq!(started_on("0.0.0.0", |config| config.password = Some("p".into())), Ok(()));
+    let key = |config: &mut Config| config.tokens.keys = vec![shared_key("k")];
+    assert_eq!(started_on("0.0.0.0", key), Ok(()));
+}
+
+#[test]
+fn commands_over_the_rate_wait_and_none_is_lost() {
+    let server = TestServer::with(|config| {
+        (config.rates.connection_per_second, config.rates.connection_burst) = (50, 1);
+    });
+    let mut client = server.client();
+    let begun = Instant::now();
+    client.send_raw(&b"TL.APPEND messages:a x\r\n".repeat(6));
+    for sequence in 1..=6 {
+        assert_eq!(client.receive(), Value::Integer(sequence));
+    }
+    // The first at once, and five more, a fiftieth of a second each.
+    assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
+    let mut other = server.client();
+    assert_eq!(other.line("PING"), Value::Simple("PONG".into()));
+}
+
+#[test]
+fn the_connections_of_a_user_share_its_rate() {
+    let server = TestServer::with(|config| {
+        (config.rates.user_per_second, config.rates.user_burst) = (50, 1);
+    });
+    let begun = Instant::now();
+    let mut clients = [(); 6].map(|()| server.client());
+    clients.iter_mut().for_each(|client| client.send(&["PING"]));
+    for client in &mut clients {
+        assert_eq!(client.receive(), Value::Simple("PONG".into()));
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(100), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn backups_are_written_below_their_directory_only() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (below, outside) = (folder.path().join("backups"), folder.path().join("outside"));
+    for dir in [&below, &outside] {
+        std::fs::create_dir_all(dir).expect("a directory");
+    }
+    std::os::unix::fs::symlink(&outside, below.join("link")).expect("a link");
+    let server = TestServer::with(|config| config.backup_dir = Some(below.clone()));
+    let mut client = server.client();
+    let mut backup = |path: &Path| client.call(&["TL.BACKUP", path.to_str().expect("a name")]);
+    for wrong in [
+        Path::new("../outside/x"),
+        Path::new("link"),
+        Path::new("link/x"),
+        Path::new("."),
+        Path::new(".."),
+        Path::new(""),
+        Path::new("/"),
+        Path::new("missing/x"),
+        &outside.join("x"),
+        &below.join("../outside/x"),
+        &below,
+    ] {
+        assert_eq!(backup(wrong).word(), "ERR", "{}", wrong.display());
+    }
+    assert!(std::fs::read_dir(&outside).expect("it is there").next().is_none());
+    for right in [Path::new("one"), &below.join("two")] {
+        assert!(backup(right).get("files").integer() > 0, "{}", right.display());
+    }
+    assert!(below.join("one").is_dir() && below.join("two").is_dir());
+    let without = TestServer::start();
+    let target = outside.join("x").to_str().expect("a name").to_owned();
+    match without.client().call(&["TL.BACKUP", &target]) {
+        Value::Error(text) => assert!(text.contains("backup_dir"), "{text}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn secrets_are_shown_nowhere() {
+    let server = with_tokens();
+    let jwt = token("k", "ann", 60);
+    let mut admin = logged_in(&server, "default", "secret");
+    let _terminal = logged_in(&server, "ann", &jwt);
+    admin.line("ACL SETUSER bob on >hidden");
+    let mut shown = String::new();
+    for line in [
+        "CONFIG GET *",
+        "CLIENT LIST",
+        "ACL LIST",
+        "ACL GETUSER bob",
+        "INFO",
+        "TL.STATS",
+        "ACL SETUSER bob <other",
+        "ACL SETUSER bob #hidden",
+        "AUTH bob hidden2",
+    ] {
+        shown += &format!("{line}: {:?}\n", admin.line(line)).replace(line, "");
+    }
+    let config = Config { password: Some("secret".into()), ..Config::default() };
+    shown += &serde_json::to_string(&config).expect("settings are plain values");
+    for secret in ["secret\"", "hidden", jwt.as_str(), "thirty-two"] {
+        assert!(!shown.contains(secret), "{secret}: {shown}");
+    }
+}
