@@ -10,8 +10,8 @@
 //!    open; meanwhile copy the groups that may be only in the page cache into a new file, and make
 //!    it durable;
 //! 5. begin a new writer epoch: give that file its name, record it in the manifest; if relaxed
-//!    durability was recorded in another boot, the stores concerned begin another epoch of their own
-//!    (`relaxed`);
+//!    durability was recorded in another boot, the stores concerned begin another epoch of their
+//!    own (`relaxed`);
 //! 6. remove the files that are not needed: log files that end at or before the checkpoint or that
 //!    the new one replaces completely, segments that the manifest does not name, older manifests.
 //!
@@ -120,12 +120,8 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
     let names = dir.list()?;
     let mut manifest = load_manifest(&dir, &names, &options)?;
     let segments = open_segments(&dir, &manifest, &cache)?;
-    let copy = (!options.read_only).then(|| Copy {
-        first_bytes: if has_space { FIRST_FILE_BYTES.min(options.wal_file_bytes) } else { 0 },
-        spare_bytes: FIRST_FILE_BYTES.min(options.wal_file_bytes),
-    });
     let Log { mut files, mut replay, tail, copied, damage } =
-        read_log(&dir, &names, &mut manifest, segments, copy)?;
+        read_log(&dir, &names, &mut manifest, segments, Copy::of(&options, has_space))?;
     let last_time_ms = replay.last_time_ms.max(manifest.live().last_time_ms);
     let own_starts =
         replay.own_starts || manifest.live().segments.iter().any(|record| record.own_starts);
@@ -137,15 +133,8 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         Recovery::new(replay.entries, settled.checkpoint, &tail, &mut settled, dir.boot_id());
     let mut wal = None;
     if let Some(copied) = copied {
-        let (file_bytes, seen_ms) = (options.wal_file_bytes, sure.now_ms(&*clock));
-        wal = Some(begin_epoch(
-            &dir,
-            &mut manifest,
-            copied,
-            (&mut files, &tail),
-            file_bytes,
-            seen_ms,
-        )?);
+        let sizes = (options.wal_file_bytes, sure.now_ms(&*clock));
+        wal = Some(begin_epoch(&dir, &mut manifest, copied, (&mut files, &tail), sizes)?);
         remove_leftovers(&dir, &manifest, &mut files)?;
     }
     let whole = replay.whole_since(tail.whole_from);
@@ -326,6 +315,13 @@ struct Copy {
 }
 
 impl Copy {
+    /// None for a read-only open. `has_space`: whether the disk has space for zeros.
+    fn of(options: &Options, has_space: bool) -> Option<Copy> {
+        let spare_bytes = FIRST_FILE_BYTES.min(options.wal_file_bytes);
+        let first_bytes = if has_space { spare_bytes } else { 0 };
+        (!options.read_only).then_some(Copy { first_bytes, spare_bytes })
+    }
+
     /// The second half of step 4: copies what may not be durable into a new file of the log, which
     /// has no name yet.
     fn write(
@@ -369,8 +365,7 @@ fn begin_epoch(
     manifest: &mut Manifest,
     copied: Unnamed,
     (wal_files, tail): (&mut Vec<WalFile>, &Tail),
-    wal_file_bytes: u64,
-    sure_now_ms: TimeMs,
+    (wal_file_bytes, sure_now_ms): (u64, TimeMs),
 ) -> Result<Wal> {
     let header = copied.header().clone();
     let file = copied.name().map_err(Failure::into_error)?;

@@ -36,7 +36,7 @@ use crate::read::reading::Reading;
 use crate::state::view::View;
 use crate::timeline::{End, Floor, Key};
 use crate::vfs::Dir;
-use crate::wal::{self, Files, ReadGroup, Tail, Taken};
+use crate::wal::{self, Files, ReadGroup, RecordTaker, Tail};
 use crate::write::apply::{Flaw, Interpreter, Named, Sink};
 use crate::write::sequence::Allocator;
 
@@ -57,7 +57,7 @@ pub fn replay<C: Send>(
     copy: impl FnOnce(&mut Tail) -> Result<C> + Send,
 ) -> Result<(Tail, C)> {
     let go_on = replay.continue_after_damage;
-    let mut taken = Taken::new(go_on);
+    let mut taken = RecordTaker::new(go_on);
     let mut apply = |group: &ReadGroup| {
         taken.group(group, &mut |lsn, record| {
             replay.record(lsn, record).map_err(|what| damage(dir, log, lsn, what))

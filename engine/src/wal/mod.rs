@@ -49,7 +49,7 @@ mod writer;
 
 pub use prepare::Preparer;
 pub use reader::{
-    Files, ReadGroup, Tail, Taken, TornTail, WalFile, check_last, damaged_record, files,
+    Files, ReadGroup, RecordTaker, Tail, TornTail, WalFile, check_last, damaged_record, files,
     is_end_missing, is_file, read, replay,
 };
 pub use writer::{Unnamed, Wal};

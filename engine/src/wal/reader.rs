@@ -155,16 +155,16 @@ impl ReadGroup {
 
 /// The records of groups, and what was wrong with them.
 #[derive(Debug)]
-pub struct Taken {
+pub struct RecordTaker {
     go_on: bool,
     damage: Vec<Error>,
     whole_from: Lsn,
 }
 
-impl Taken {
+impl RecordTaker {
     /// With `go_on`, a record that cannot be applied is skipped.
-    pub fn new(go_on: bool) -> Taken {
-        Taken { go_on, damage: Vec::new(), whole_from: Lsn(0) }
+    pub fn new(go_on: bool) -> RecordTaker {
+        RecordTaker { go_on, damage: Vec::new(), whole_from: Lsn(0) }
     }
 
     /// Passes on the records of a group, each with the group's lsn.
@@ -201,7 +201,7 @@ pub fn replay(
     go_on: bool,
     on_record: &mut dyn FnMut(Lsn, &Record<'_>) -> Result<()>,
 ) -> Result<Tail> {
-    let mut taken = Taken::new(go_on);
+    let mut taken = RecordTaker::new(go_on);
     let on_group = &mut |group: ReadGroup| taken.group(&group, on_record);
     let mut tail = read(dir, files, checkpoint, go_on, on_group)?;
     taken.add_to(&mut tail);
