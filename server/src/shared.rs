@@ -145,7 +145,7 @@ impl Shared {
             backups: if given.read_only {
                 Backups::default()
             } else {
-                Backups::new(given.backup.clone())
+                Backups::new(given.backup_dir.clone(), given.backup.clone())
             },
             config,
             channels: Arc::default(),

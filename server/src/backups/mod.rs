@@ -52,6 +52,7 @@ pub struct NewBackup {
 /// The scheduled backups of a server.
 #[derive(Debug, Default)]
 pub struct Backups {
+    directory: Option<PathBuf>,
     settings: BackupSettings,
     state: Mutex<BackupState>,
 }
@@ -67,9 +68,9 @@ struct BackupState {
 }
 
 impl Backups {
-    /// Backups by these settings.
-    pub fn new(settings: BackupSettings) -> Backups {
-        Backups { settings, state: Mutex::default() }
+    /// Backups by these settings; each gets a folder of its own in the directory.
+    pub fn new(directory: Option<PathBuf>, settings: BackupSettings) -> Backups {
+        Backups { directory, settings, state: Mutex::default() }
     }
 
     /// Whether there are scheduled backups.
@@ -79,7 +80,7 @@ impl Backups {
 
     /// Where and when backups are taken, if they are.
     fn target(&self) -> Option<(&Path, Schedule)> {
-        self.settings.directory.as_deref().zip(self.settings.schedule)
+        self.directory.as_deref().zip(self.settings.schedule)
     }
 
     /// Whether a backup is due, or may be: before the first call of [`Backups::take_if_due`]

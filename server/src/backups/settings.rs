@@ -1,7 +1,5 @@
 //! The settings of scheduled backups, and the text of a schedule.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 
 use super::plan::Schedule;
@@ -13,8 +11,6 @@ pub const MOST_KEPT: u64 = 10_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BackupSettings {
-    /// The directory in which each scheduled backup gets a folder of its own.
-    pub directory: Option<PathBuf>,
     /// When a backup is taken: after an interval such as `6h`, or at a time of the day, in UTC, such
     /// as `03:30`; none: no scheduled backups.
     pub schedule: Option<Schedule>,
@@ -24,6 +20,6 @@ pub struct BackupSettings {
 
 impl Default for BackupSettings {
     fn default() -> BackupSettings {
-        BackupSettings { directory: None, schedule: None, keep: 7 }
+        BackupSettings { schedule: None, keep: 7 }
     }
 }

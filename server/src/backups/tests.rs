@@ -66,7 +66,7 @@ impl Site {
 fn backups(directory: &Path, keep: usize) -> Backups {
     let schedule = "1h".parse().expect("a schedule");
     let directory = Some(directory.to_path_buf());
-    Backups::new(BackupSettings { directory, schedule: Some(schedule), keep })
+    Backups::new(directory, BackupSettings { schedule: Some(schedule), keep })
 }
 
 fn bodies(backup: &Path) -> Vec<String> {
@@ -202,7 +202,7 @@ fn a_clock_that_was_ahead_does_not_make_the_new_backup_the_oldest_that_is_remove
 fn without_a_directory_or_a_schedule_nothing_is_ever_due() {
     let site = Site::new(1);
     for directory in [None, Some(site.directory())] {
-        let backups = Backups::new(BackupSettings { directory, ..BackupSettings::default() });
+        let backups = Backups::new(directory, BackupSettings::default());
         assert!(!backups.are_scheduled() && !backups.may_be_due(START_MS));
         let taken = backups.take_if_due(&site.engine, &site.clock);
         assert_eq!(taken.expect("it does nothing"), None);

@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 
-use super::row::{Command, Needs};
-use super::scope::{Scope, Subject, TokenRule, Touch};
+use super::row::Command;
+use super::scope::{Needs, Scope, Subject, TokenRule, Touch};
 use crate::access::{
     Account, Identity, RAW_EVENTS, TerminalToken, is_event_timeline, user_of_channel,
 };
@@ -29,14 +29,16 @@ pub fn check_command(command: &Command, needs: &Needs, identity: &Identity) -> R
         Identity::Terminal(_) if needs.token != TokenRule::Never => Ok(()),
         Identity::Terminal(_) => Err(Refusal::new(
             NO_PERMISSION,
-            format!("a token may not run '{}'", needs.name(command)),
+            format!("a token may not run '{}'", needs.name(command.name, command.class)),
         )),
     }
 }
 
 fn refused_command(name: &str, command: &Command, needs: &Needs) -> Refusal {
-    let text =
-        format!("User {name} has no permissions to run the '{}' command", needs.name(command));
+    let text = format!(
+        "User {name} has no permissions to run the '{}' command",
+        needs.name(command.name, command.class)
+    );
     Refusal::new(NO_PERMISSION, text)
 }
 
@@ -70,7 +72,7 @@ fn check_user(
             let text = format!(
                 "User {} has no permissions to run '{}', which needs every key (~*)",
                 user.name(),
-                needs.name(command)
+                needs.name(command.name, command.class)
             );
             Err(Refusal::new(NO_PERMISSION, text))
         }

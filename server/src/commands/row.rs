@@ -10,7 +10,7 @@ use strandline::{Batch, Receipt};
 use tokio::time::Instant;
 
 use super::arguments::positive;
-use super::scope::{Part, Scope, TokenRule};
+use super::scope::{Needs, Part, Scope, TokenRule};
 pub use crate::access::Class;
 use crate::access::Unit;
 use crate::connection::Connection;
@@ -81,30 +81,6 @@ pub struct Command {
     /// Whether it writes bodies, which the timelines of conversations and users take only from a
     /// user with the category `@rawevents`.
     pub raw_events: bool,
-}
-
-/// What a request needs.
-pub struct Needs {
-    /// The number of the command, or of the subcommand, in the catalog of access.
-    pub unit: usize,
-    /// The subcommand, if it has needs of its own.
-    pub part: Option<&'static str>,
-    /// What it touches.
-    pub scope: Scope,
-    /// What a terminal's token may do with it.
-    pub token: TokenRule,
-}
-
-impl Needs {
-    /// The name of the command, or of the subcommand, as in rules.
-    pub fn name(&self, command: &Command) -> String {
-        let unit = Unit {
-            command: command.name,
-            part: self.part.unwrap_or_default(),
-            class: command.class,
-        };
-        unit.name()
-    }
 }
 
 /// The longest name of a command, with space for future names.

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use super::arguments::counted;
-use crate::access::Class;
+use crate::access::{Class, Unit};
 use crate::refusal::Refusal;
 
 /// What a command touches.
@@ -99,6 +99,25 @@ pub struct Part {
     pub class: Class,
     /// What it touches.
     pub scope: Scope,
+}
+
+/// What a request needs.
+pub struct Needs {
+    /// The number of the command, or of the subcommand, in the catalog of access.
+    pub unit: usize,
+    /// The subcommand, if it has needs of its own.
+    pub part: Option<&'static str>,
+    /// What it touches.
+    pub scope: Scope,
+    /// What a terminal's token may do with it.
+    pub token: TokenRule,
+}
+
+impl Needs {
+    /// The name of the command, or of the subcommand, as in rules.
+    pub fn name(&self, command: &'static str, class: Class) -> String {
+        Unit { command, part: self.part.unwrap_or_default(), class }.name()
+    }
 }
 
 impl Part {

@@ -169,8 +169,8 @@ impl Config {
         for setting in settings() {
             setting.check(self).map_err(|what| ConfigError::Value { what })?;
         }
-        if self.backup.schedule.is_some() && self.backup.directory.is_none() {
-            let what = "backup.schedule is set, and backup.directory is not: set the directory";
+        if self.backup.schedule.is_some() && self.backup_dir.is_none() {
+            let what = "backup.schedule is set, and backup_dir is not: set the directory";
             return Err(ConfigError::Value { what: what.into() });
         }
         self.tls.check().map_err(|what| ConfigError::Value { what })?;
@@ -327,7 +327,7 @@ mod tests {
             ("[limits]\nmax_total_subscriptions = 0", "max_total_subscriptions"),
             ("[backup]\nkeep = 0", "backup.keep"),
             ("[backup]\nschedule = \"daily\"", "schedule"),
-            ("[backup]\nschedule = \"24h\"", "backup.directory"),
+            ("[backup]\nschedule = \"24h\"", "backup_dir"),
         ] {
             let refused = parse(line).map(|config| config.check());
             // TOML rejects a number outside of its range while parsing.

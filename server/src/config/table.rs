@@ -73,10 +73,10 @@ static SERVER: &[Setting] = &[
     setting!(password).unit("text").secret().help("Clients must log in with it."),
     setting!(allow_unprotected)
         .help("Listen on any address although nobody must log in: for closed networks."),
-    setting!(backup_dir)
-        .unit("path")
-        .example("/var/backups/strandline")
-        .help("The directory below which TL.BACKUP writes. Without it TL.BACKUP is refused."),
+    setting!(backup_dir).unit("path").example("/var/backups/strandline").help(
+        "The directory of scheduled backups, below which TL.BACKUP writes, too. Without it \
+             there are none, and TL.BACKUP is refused.",
+    ),
     setting!(read_only).help("Serve what is intact, take no writes."),
     setting!(sync_ttl_ms)
         .unit("ms")
@@ -286,10 +286,6 @@ impl Field for Schedule {
 }
 
 static BACKUP: &[Setting] = &[
-    setting!(backup.directory)
-        .unit("path")
-        .example("/var/backups/strandline")
-        .help("The directory of scheduled backups."),
     setting!(backup.schedule).example("03:30").help(
         "When backups are taken: an interval from 1m to 366d, or a time of the day in UTC, \
              such as 03:30. Without it there are none.",

@@ -70,6 +70,8 @@ pub struct Family {
 
 const MICROS: f64 = 1e-6;
 
+const MILLIS: f64 = 1e-3;
+
 macro_rules! figure_metrics {
     ($($kind:ident $name:literal { $labels:literal } = $figure:literal * $scale:expr, $meaning:literal;)*) => {
         /// The metrics of figures, in the order of the page.
@@ -182,6 +184,18 @@ figure_metrics! {
         "Memory of the machine.";
     Gauge "strandline_machine_memory_available_bytes" { "" } =
         "machine_memory_available_bytes" * 1.0, "Memory that the machine has left.";
+    Gauge "strandline_scheduled_backups" { "" } = "scheduled_backups" * 1.0,
+        "Complete scheduled backups in the directory.";
+    Gauge "strandline_scheduled_backup_timestamp_seconds" { "" } =
+        "scheduled_backup_last_ms" * MILLIS, "When the newest scheduled backup was started.";
+    Gauge "strandline_scheduled_backup_age_seconds" { "" } =
+        "scheduled_backup_age_seconds" * 1.0, "The age of the newest scheduled backup.";
+    Gauge "strandline_scheduled_backup_duration_seconds" { "" } =
+        "scheduled_backup_duration_ms" * MILLIS, "How long the newest scheduled backup took.";
+    Gauge "strandline_scheduled_backup_failed" { "" } = "scheduled_backup_failed" * 1.0,
+        "1 if the last attempt of a scheduled backup failed.";
+    Counter "strandline_scheduled_backup_failures_total" { "" } =
+        "scheduled_backup_failures" * 1.0, "Attempts of scheduled backups that failed.";
 }
 
 macro_rules! families {

@@ -53,7 +53,9 @@ def stuck(address: str) -> list[Connection]:
 def run(arguments: argparse.Namespace) -> str:
     dice, ledger = random.Random(arguments.seed), Ledger()
     longest, in_flight = 0.0, 0
-    with directory() as path, server(arguments.binary, f"{path}/data") as running:
+    with directory() as path, server(
+        arguments.binary, f"{path}/data", settings=f'backup_dir = "{path}"\n'
+    ) as running:
         for number in range(arguments.rounds):
             threads, stop = ledger.write(running.address)
             if number % 2:

@@ -180,10 +180,14 @@ fn names_in(expression: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn the_dashboard_and_the_alerts_use_metrics_that_exist() {
-    let server = server();
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let server = TestServer::with(|config| {
+        config.http.port = Some(0);
+        config.backup_dir = Some(folder.path().to_owned());
+    });
     let mut client = server.client();
     work(&mut client);
-    client.line(&format!("TL.BACKUP {}", server.data().with_file_name("backup").display()));
+    client.line("TL.BACKUP backup");
     let mut known: BTreeSet<String> = metrics(&server)
         .into_keys()
         .map(|line| line.split('{').next().unwrap_or_default().to_owned())

@@ -112,7 +112,7 @@ fn a_server_with_a_schedule_for_backups_takes_one_at_its_start_and_counts_it() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let directory = folder.path().join("backups");
     let server = TestServer::with(|config| {
-        config.backup.directory = Some(directory.clone());
+        config.backup_dir = Some(directory.clone());
         config.backup.schedule = "1d".parse().ok();
     });
     let mut client = server.client();
@@ -143,7 +143,7 @@ fn a_scheduled_backup_that_fails_is_counted_and_the_server_serves_on() {
     let file = folder.path().join("file");
     std::fs::write(&file, "no directory").expect("it is written");
     let server = TestServer::with(|config| {
-        config.backup.directory = Some(file.join("backups"));
+        config.backup_dir = Some(file.join("backups"));
         config.backup.schedule = "03:30".parse().ok();
     });
     let mut client = server.client();

@@ -20,7 +20,9 @@ fn settings(text: &str) -> Result<Config, ConfigError> {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let path = folder.path().join("strandline.toml");
     std::fs::write(&path, text).expect("it is written");
-    let sources = Sources { file: Some(path), ..Sources::default() };
+    // Kubernetes has it from a secret.
+    let variables = vec![("STRANDLINE_PASSWORD".to_owned(), "secret".to_owned())];
+    let sources = Sources { file: Some(path), variables, ..Sources::default() };
     sources.load().map(|loaded| loaded.config)
 }
 
@@ -35,7 +37,7 @@ fn the_settings_of_the_debian_package_are_valid_and_fit_its_unit() {
     let config = settings(&text("ops/debian/strandline.toml")).expect("they are valid");
     let unit = text("ops/systemd/strandline.service");
     let state = Path::new("/var/lib").join(of_unit(&unit, "StateDirectory"));
-    let backups = config.backup.directory.expect("backups are taken");
+    let backups = config.backup_dir.expect("backups are taken");
     assert!(config.backup.schedule.is_some());
     assert!(config.dir.starts_with(&state) && backups.starts_with(&state));
     assert!(!backups.starts_with(&config.dir), "a backup is no file of the data");
@@ -54,7 +56,7 @@ fn the_settings_of_the_kubernetes_manifest_are_valid_and_its_image_is_this_versi
     let (_, rest) = manifest.split_once("strandline.toml: |\n").expect("it has settings");
     let lines = rest.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
     let config = settings(&lines.collect::<Vec<_>>().join("\n")).expect("they are valid");
-    let backups = config.backup.directory.expect("backups are taken");
+    let backups = config.backup_dir.expect("backups are taken");
     assert!(config.dir.starts_with("/data") && backups.starts_with("/data"));
     assert!(manifest.contains("mountPath: /data\n"));
     assert!(manifest.contains(concat!("image: strandline:", env!("CARGO_PKG_VERSION"), "\n")));
