@@ -78,10 +78,9 @@ impl Options {
         Options { stores: stores.into_iter().collect(), ..self }
     }
 
-    /// Whether recent data is compressed too: flushed data by lz4, data that was merged once by
-    /// zstd. Fewer bytes are written, and a read of a block that is not cached takes some
-    /// microseconds more. Data that was merged twice or more is always compressed, by zstd. Default
-    /// on.
+    /// Whether recent data is compressed too: data that was flushed, or merged once. Fewer bytes
+    /// are written, and a read of a block of 16 KiB that is not cached takes some twenty
+    /// microseconds more. Data that was merged twice or more is always compressed. Default on.
     #[must_use]
     pub fn compress_recent(self, compress_recent: bool) -> Options {
         Options { compress_recent, ..self }

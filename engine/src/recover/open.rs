@@ -367,7 +367,7 @@ fn begin_epoch(
     (wal_files, tail): (&mut Vec<WalFile>, &Tail),
     (wal_file_bytes, sure_now_ms): (u64, TimeMs),
 ) -> Result<Wal> {
-    let header = copied.header().clone();
+    let header = *copied.header();
     let file = copied.name().map_err(Failure::into_error)?;
     let named = manifest.commit(|live| {
         live.log_file = header.number;

@@ -39,7 +39,7 @@ impl PagesWriter {
 
     fn close(&mut self, index: &mut Blocks) -> Result<()> {
         let raw = self.page.finish();
-        let block = index.block(self.page_kind, &raw, Compression::None)?;
+        let block = index.block(self.page_kind, &raw, Compression::Lz4)?;
         let slots = Slots::new(&raw).expect("the writer made them");
         let key = |number| {
             slots.get(number).and_then(self.key_of).expect("the encoder begins with the key")

@@ -62,12 +62,7 @@ const COOL_TIER: u8 = 2;
 
 /// The compression of a segment's data, by its tier. `recent`: whether recent data is compressed.
 pub fn compression(tier: u8, recent: bool) -> Compression {
-    match tier {
-        COOL_TIER.. => Compression::Zstd,
-        _ if !recent => Compression::None,
-        0 => Compression::Lz4,
-        _ => Compression::Zstd,
-    }
+    if recent || tier >= COOL_TIER { Compression::Zstd } else { Compression::None }
 }
 
 /// A segment under construction.

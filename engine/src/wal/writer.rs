@@ -249,7 +249,7 @@ impl Unnamed {
         let temporary = temporary_name(header.number);
         let _ = dir.remove(&temporary);
         let file = dir.create(&temporary)?;
-        let unnamed = Unnamed { dir: dir.clone(), header: header.clone(), file: Some(file) };
+        let unnamed = Unnamed { dir: dir.clone(), header: *header, file: Some(file) };
         let file = unnamed.file.as_ref().expect("it has no name yet");
         file.set_len(header.second)?;
         file.write(0, &header.encode())?;

@@ -47,6 +47,7 @@ pub enum Run {
 
 /// A row of the table.
 #[derive(Clone)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a property of its own")]
 pub struct Command {
     /// The name, in capitals.
     pub name: &'static str,

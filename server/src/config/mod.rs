@@ -206,16 +206,17 @@ impl Config {
         let tls = self.tls.port.map(|_| ("tls.bind", self.tls.bind.unwrap_or(self.bind)));
         let asks = self.tls.client_certificates == ClientCertificates::Required;
         let tls = tls.filter(|_| !asks);
-        let open = [Some(("bind", self.bind)), tls].into_iter().flatten();
-        for (name, address) in open.filter(|(_, address)| !address.is_loopback()) {
-            let what = format!(
-                "{name} is {address}, and anybody who reaches it could do everything: set a \
-                 password, [users.NAME], or [[tokens.keys]]; or listen on 127.0.0.1 \
-                 (allow_unprotected = true is for closed networks)"
-            );
-            return Err(ConfigError::Value { what });
-        }
-        Ok(())
+        let addresses = [Some(("bind", self.bind)), tls];
+        let is_open = |(_, address): &(&str, IpAddr)| !address.is_loopback();
+        let Some((name, address)) = addresses.into_iter().flatten().find(is_open) else {
+            return Ok(());
+        };
+        let what = format!(
+            "{name} is {address}, and anybody who reaches it could do everything: set a \
+             password, [users.NAME], or [[tokens.keys]]; or listen on 127.0.0.1 \
+             (allow_unprotected = true is for closed networks)"
+        );
+        Err(ConfigError::Value { what })
     }
 
     /// A buffer grows by doubling, and input may take half of the memory: the largest body must fit

@@ -9,9 +9,6 @@
 //!    needed if entries were left out because of changes that are in memory only; change the view;
 //!    the inputs' files are removed when their last reader has released them.
 //!
-//! From tier 1 on, blocks are compressed by zstd; before that by lz4, which is read faster: recent
-//! data is read most.
-//!
 //! If the disk has no space for what is due, merging waits, reports it in the statistics and once
 //! in the diagnostic log, and continues when there is space. A failed merge is tried again after a
 //! delay that grows.
