@@ -11,8 +11,8 @@ pub const MOST_KEPT: u64 = 10_000;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BackupSettings {
-    /// When a backup is taken: after an interval such as `6h`, or at a time of the day, in UTC, such
-    /// as `03:30`; none: no scheduled backups.
+    /// When a backup is taken: after an interval such as `6h`, or at a time of the day, in UTC,
+    /// such as `03:30`; none: no scheduled backups.
     pub schedule: Option<Schedule>,
     /// The number of complete backups that are kept.
     pub keep: usize,

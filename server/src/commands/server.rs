@@ -19,7 +19,8 @@ pub(super) static COMMANDS: &[Command] = &[
         "[section ...]",
         "Facts as text, under headings: server, clients, memory, persistence, stats, replication, \
          stores, timelines; only on request or with all: commandstats, errorstats, latencystats; \
-         only on request: busiest, the keys with the largest shares of the last writes, in percent.",
+         only on request: busiest, the keys with the largest shares of the last writes, in \
+         percent.",
     ),
     Command::new("ROLE", 1, Class::Admin, Run::Now(role))
         .touches(Scope::Nothing)

@@ -172,11 +172,11 @@ pub struct Setting {
     pub redis: Option<&'static str>,
     /// What it means, in one line.
     pub help: &'static str,
-    access: Access,
+    access: FieldAccess,
 }
 
 /// How a setting is read from and written into the settings.
-pub struct Access {
+pub struct FieldAccess {
     /// The value.
     pub plain: fn(&Config) -> Plain,
     /// Sets it to the value that a text stands for, or returns what the text must be.
@@ -192,7 +192,7 @@ macro_rules! setting {
     ($first:ident $(. $rest:ident)*) => {
         Setting::new(
             concat!(stringify!($first) $(, ".", stringify!($rest))*),
-            Access {
+            FieldAccess {
                 plain: |config| Field::plain(&config.$first $(. $rest)*),
                 parse: |config, text| {
                     config.$first $(. $rest)* = Field::parsed(text)?;
@@ -211,7 +211,7 @@ macro_rules! list_setting {
     ($first:ident $(. $rest:ident)*) => {
         Setting::new(
             concat!(stringify!($first) $(, ".", stringify!($rest))*),
-            Access {
+            FieldAccess {
                 plain: |_| Plain::Nothing,
                 parse: |_, _| Err("set in the configuration file".into()),
                 copy: |from, to| to.$first $(. $rest)* = from.$first $(. $rest)*.clone(),
@@ -228,7 +228,7 @@ pub(super) use setting;
 /// The parts of a row.
 impl Setting {
     /// A setting that is a plain value without bounds, and holds from the start.
-    pub const fn new(name: &'static str, access: Access) -> Setting {
+    pub const fn new(name: &'static str, access: FieldAccess) -> Setting {
         Setting {
             name,
             unit: "",

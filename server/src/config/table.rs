@@ -11,7 +11,7 @@
 
 use strandline::{LEAST_OPEN_FILES, MAX_BODY_BYTES, MAX_SEQUENCE};
 
-use super::setting::{Access, Field, Plain, Setting, list_setting, setting, words};
+use super::setting::{Field, FieldAccess, Plain, Setting, list_setting, setting, words};
 use crate::access::Secret;
 use crate::backups::{MOST_KEPT, Schedule};
 use crate::observe::LogFormat;

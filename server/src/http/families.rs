@@ -73,7 +73,10 @@ const MICROS: f64 = 1e-6;
 const MILLIS: f64 = 1e-3;
 
 macro_rules! figure_metrics {
-    ($($kind:ident $name:literal { $labels:literal } = $figure:literal * $scale:expr, $meaning:literal;)*) => {
+    ($(
+        $kind:ident $name:literal { $labels:literal } =
+            $figure:literal * $scale:expr, $meaning:literal;
+    )*) => {
         /// The metrics of figures, in the order of the page.
         pub const FIGURES: &[FigureMetric] = &[$(FigureMetric {
             name: $name,
@@ -92,8 +95,8 @@ figure_metrics! {
     Gauge "strandline_memory_bytes" { r#"part="cache""# } = "cache_bytes" * 1.0, "";
     Gauge "strandline_memory_bytes" { r#"part="client_input""# } = "client_input_bytes" * 1.0, "";
     Gauge "strandline_memory_bytes" { r#"part="client_output""# } = "client_output_bytes" * 1.0, "";
-    Gauge "strandline_memory_bytes" { r#"part="client_strangers""# } = "client_stranger_bytes" * 1.0,
-        "";
+    Gauge "strandline_memory_bytes" { r#"part="client_strangers""# } =
+        "client_stranger_bytes" * 1.0, "";
     Gauge "strandline_memory_bytes" { r#"part="ledgers""# } = "ledger_memory_bytes" * 1.0, "";
     Gauge "strandline_memory_limit_bytes" { r#"part="memtables""# } = "memtable_limit_bytes" * 1.0,
         "The most memory that a part may use.";
@@ -164,7 +167,8 @@ figure_metrics! {
         "memory_clients_closed" * 1.0, "";
     Counter "strandline_clients_closed_total" { r#"reason="idle""# } = "idle_clients_closed" * 1.0,
         "";
-    Counter "strandline_clients_closed_total" { r#"reason="no_login""# } = "auth_timeouts" * 1.0, "";
+    Counter "strandline_clients_closed_total" { r#"reason="no_login""# } =
+        "auth_timeouts" * 1.0, "";
     Counter "strandline_clients_closed_total" { r#"reason="protocol""# } = "protocol_errors" * 1.0,
         "";
     Counter "strandline_commands_total" { "" } = "total_commands_processed" * 1.0,
@@ -217,7 +221,7 @@ macro_rules! families {
 
 families! {
     COMMAND_TIMES: Histogram "strandline_command_duration_seconds" ["command"],
-        "Time of each call, by command: writes with their commit, blocked commands without their wait.";
+        "Time of each call: writes with their commit, blocked commands without their wait.";
     COMMAND_FAILURES: Counter "strandline_command_failures_total" ["command, kind"],
         "Calls that were answered with an error: `failed`, or `rejected` before they ran.";
     ERROR_REPLIES: Counter "strandline_error_replies_total" ["word"],

@@ -61,7 +61,7 @@ pub struct Http {
 }
 
 /// What a request is answered from.
-struct Sources {
+struct Answers {
     shared: Arc<Shared>,
     loops: Vec<Handle>,
 }
@@ -75,7 +75,7 @@ impl Http {
     ) -> io::Result<Http> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let sources = Arc::new(Sources { shared: Arc::clone(shared), loops });
+        let answers = Arc::new(Answers { shared: Arc::clone(shared), loops });
         let (running, ended) = oneshot::channel::<()>();
         let (made, starting) = mpsc::channel();
         let work = move || match Builder::new_current_thread().enable_all().build() {
@@ -87,7 +87,7 @@ impl Http {
                 };
                 let _ = made.send(Ok(()));
                 tokio::select! {
-                    () = accept(listener, sources) => {}
+                    () = accept(listener, answers) => {}
                     // Nothing is ever sent: the other end is dropped.
                     _ = ended => {}
                 }
@@ -116,7 +116,7 @@ impl Drop for Http {
     }
 }
 
-async fn accept(listener: TcpListener, sources: Arc<Sources>) {
+async fn accept(listener: TcpListener, answers: Arc<Answers>) {
     let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let socket = match listener.accept().await {
@@ -133,7 +133,7 @@ async fn accept(listener: TcpListener, sources: Arc<Sources>) {
         {
             oldest.abort();
         }
-        let serving = timeout(PATIENCE, serve(socket, Arc::clone(&sources)));
+        let serving = timeout(PATIENCE, serve(socket, Arc::clone(&answers)));
         open.push_back(tokio::spawn(serving).abort_handle());
         // The new connection runs before the next one can replace it.
         yield_now().await;
@@ -141,10 +141,10 @@ async fn accept(listener: TcpListener, sources: Arc<Sources>) {
 }
 
 /// Serves one request.
-async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin, sources: Arc<Sources>) {
+async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin, answers: Arc<Answers>) {
     let answering = service_fn(|request| {
-        let sources = Arc::clone(&sources);
-        async move { Ok::<_, Infallible>(answer(&request, &sources).await) }
+        let answers = Arc::clone(&answers);
+        async move { Ok::<_, Infallible>(answer(&request, &answers).await) }
     });
     let mut server = http1::Builder::new();
     server.keep_alive(false).max_buf_size(MOST_HEAD_BYTES);
@@ -152,7 +152,7 @@ async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin, sources: Arc<Sources
     let _ = server.serve_connection(TokioIo::new(socket), answering).await;
 }
 
-async fn answer(request: &Request<Incoming>, sources: &Sources) -> Response<Full<Bytes>> {
+async fn answer(request: &Request<Incoming>, answers: &Answers) -> Response<Full<Bytes>> {
     let text = "text/plain; charset=utf-8";
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refused = reply(StatusCode::METHOD_NOT_ALLOWED, text, "only GET and HEAD\n".into());
@@ -163,11 +163,11 @@ async fn answer(request: &Request<Incoming>, sources: &Sources) -> Response<Full
         "/metrics" => {
             let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
             let format = PageFormat::wanted_by(accepted.unwrap_or_default());
-            let page = page::render(&sources.shared, format);
+            let page = page::render(&answers.shared, format);
             reply(StatusCode::OK, format.content_type(), page)
         }
-        "/livez" => health(health::liveness(&sources.loops).await, text),
-        "/readyz" => health(health::readiness(&sources.shared), text),
+        "/livez" => health(health::liveness(&answers.loops).await, text),
+        "/readyz" => health(health::readiness(&answers.shared), text),
         _ => reply(StatusCode::NOT_FOUND, text, "there are /metrics, /livez and /readyz\n".into()),
     }
 }

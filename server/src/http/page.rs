@@ -89,7 +89,8 @@ struct Page {
 }
 
 impl Page {
-    /// The lines before the values of a metric. In `OpenMetrics` the name of a counter has no ending.
+    /// The lines before the values of a metric. In `OpenMetrics` the name of a counter has no
+    /// ending.
     fn head(&mut self, name: &str, kind: FamilyKind, meaning: &str) {
         let name = match self.format {
             PageFormat::OpenMetrics if kind == FamilyKind::Counter => {

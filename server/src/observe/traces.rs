@@ -1,6 +1,6 @@
-//! Traces for `OpenTelemetry`, with the feature `otel`: the spans that the log's filter lets through
-//! are sent to a collector, by HTTP, from a thread of the exporter. A collector that is slow or
-//! gone delays nobody; its spans are lost.
+//! Traces for `OpenTelemetry`, with the feature `otel`: the spans that the log's filter lets
+//! through are sent to a collector, by HTTP, from a thread of the exporter. A collector that is
+//! slow or gone delays nobody; its spans are lost.
 //!
 //! The standard environment variables configure it; without an endpoint nothing is sent.
 

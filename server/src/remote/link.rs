@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::address::Address;
 use super::frame::{Frame, NotResp};
-use super::tls::{self, TlsProblem, TlsSettings};
+use super::tls::{self, ClientTls, TlsProblem};
 
 /// How long a connection may take to be made.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
@@ -64,7 +64,7 @@ pub struct Link {
 
 impl Link {
     /// Connects.
-    pub async fn connect(address: &Address, tls: Option<&TlsSettings>) -> Result<Link, LinkError> {
+    pub async fn connect(address: &Address, tls: Option<&ClientTls>) -> Result<Link, LinkError> {
         let failed = |problem| LinkError::Connect {
             address: address.to_string(),
             port: address.port,

@@ -15,7 +15,7 @@ use console::Term;
 use super::address::Address;
 use super::frame::Frame;
 use super::link::{Link, LinkError};
-use super::tls::{self, TlsArguments, TlsSettings};
+use super::tls::{self, ClientTls, TlsArguments};
 
 /// Where the password is read from.
 const PASSWORD_VARIABLE: &str = "STRANDLINE_PASSWORD";
@@ -70,7 +70,7 @@ pub struct Login {
     pub address: Address,
     user: Option<String>,
     password: Option<String>,
-    tls: Option<Arc<TlsSettings>>,
+    tls: Option<Arc<ClientTls>>,
 }
 
 /// The reason why there is no connection that is logged in.

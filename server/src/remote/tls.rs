@@ -46,10 +46,10 @@ impl TlsArguments {
 }
 
 /// The trusted certificates, and the own one.
-pub struct TlsSettings(Arc<ClientConfig>);
+pub struct ClientTls(Arc<ClientConfig>);
 
 /// Reads the files.
-pub fn settings(arguments: &TlsArguments) -> anyhow::Result<TlsSettings> {
+pub fn settings(arguments: &TlsArguments) -> anyhow::Result<ClientTls> {
     let mut roots = RootCertStore::empty();
     if let Some(path) = &arguments.cacert {
         for certificate in certificates(path)? {
@@ -73,7 +73,7 @@ pub fn settings(arguments: &TlsArguments) -> anyhow::Result<TlsSettings> {
         }
         _ => builder.with_no_client_auth(),
     };
-    Ok(TlsSettings(Arc::new(config)))
+    Ok(ClientTls(Arc::new(config)))
 }
 
 fn in_file(path: &Path) -> String {
@@ -89,7 +89,7 @@ fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
 
 /// Does the handshake.
 pub async fn secure(
-    settings: &TlsSettings,
+    settings: &ClientTls,
     host: &str,
     socket: TcpStream,
 ) -> Result<TlsStream<TcpStream>, TlsProblem> {

@@ -18,7 +18,7 @@ use crate::remote::login::Login;
 const MOST_SENT: usize = 4_096;
 
 /// When a connection sends.
-pub struct Schedule {
+pub struct DueTimes {
     /// The time from one send to the next; `None`: at once.
     interval: Option<Duration>,
     due: Instant,
@@ -26,16 +26,16 @@ pub struct Schedule {
     awake: Instant,
 }
 
-impl Schedule {
+impl DueTimes {
     /// The schedule of connection `number`. The connections take turns, so that they do not send
     /// all at once.
-    pub fn new(start: Instant, number: u32, plan: &Plan, rate: Option<f64>) -> Schedule {
+    pub fn new(start: Instant, number: u32, plan: &Plan, rate: Option<f64>) -> DueTimes {
         let interval = rate.map(|rate| {
             let sends = rate / f64::from(plan.connections) / f64::from(plan.pipeline);
             Duration::from_secs_f64(1.0 / sends)
         });
         let offset = interval.unwrap_or_default() * number / plan.connections;
-        Schedule { interval, due: start + offset, awake: start }
+        DueTimes { interval, due: start + offset, awake: start }
     }
 
     /// Waits for the next turn. Returns the time from which its latency counts.
@@ -57,7 +57,7 @@ impl Schedule {
 /// At full speed it waits for all replies before it sends again; at a fixed rate it does not.
 pub async fn drive(
     link: &mut Link,
-    mut schedule: Schedule,
+    mut schedule: DueTimes,
     pipeline: u32,
     end: Instant,
     mut write: impl FnMut(Instant, &mut Vec<u8>),
@@ -118,7 +118,7 @@ pub async fn run(
     for (number, mut link, mut commands) in clients {
         let tally = Arc::clone(&tally);
         running.spawn(async move {
-            let schedule = Schedule::new(start, number, &plan, rate);
+            let schedule = DueTimes::new(start, number, &plan, rate);
             let write = |_, out: &mut Vec<u8>| commands.write_next(out);
             let seen = |since, error| {
                 let now = Instant::now();
@@ -159,12 +159,12 @@ mod tests {
     fn connections_share_a_rate_and_take_turns() {
         in_loop(async {
             let start = Instant::now();
-            let schedule = |number| Schedule::new(start, number, &PLAN, Some(80.0));
+            let schedule = |number| DueTimes::new(start, number, &PLAN, Some(80.0));
             assert_eq!(schedule(0).interval, Some(Duration::from_millis(100)));
             let offsets: Vec<Duration> =
                 (0..4).map(|number| schedule(number).due - start).collect();
             assert_eq!(offsets, [0, 25, 50, 75].map(Duration::from_millis));
-            assert_eq!(Schedule::new(start, 3, &PLAN, None).due, start);
+            assert_eq!(DueTimes::new(start, 3, &PLAN, None).due, start);
         });
     }
 
@@ -172,7 +172,7 @@ mod tests {
     fn turns_that_a_slow_server_delayed_count_from_when_they_were_due() {
         in_loop(async {
             let start = Instant::now() - Duration::from_secs(10);
-            let mut schedule = Schedule::new(start, 0, &PLAN, Some(80.0));
+            let mut schedule = DueTimes::new(start, 0, &PLAN, Some(80.0));
             for number in 0..50 {
                 let since = schedule.turn().await;
                 assert_eq!(since - start, Duration::from_millis(100) * number);
@@ -185,7 +185,7 @@ mod tests {
         in_loop(async {
             let start = Instant::now() + Duration::from_millis(5);
             // A turn each microsecond: the timer wakes after many of them were due.
-            let mut schedule = Schedule::new(start, 0, &PLAN, Some(8e6));
+            let mut schedule = DueTimes::new(start, 0, &PLAN, Some(8e6));
             let first = schedule.turn().await;
             assert!(first >= start);
             let second = schedule.turn().await;

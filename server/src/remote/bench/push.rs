@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::clients::{Schedule, drive};
+use super::clients::{DueTimes, drive};
 use super::plan::Plan;
 use super::tally::Tally;
 use super::workload::{Dice, STORE};
@@ -43,7 +43,7 @@ pub async fn run(login: &Arc<Login>, plan: Plan, rate: Option<f64>) -> anyhow::R
     let start = Instant::now();
     let mut running = JoinSet::new();
     for (number, key, writer, reader) in opened {
-        let schedule = Schedule::new(start, number, &plan, rate);
+        let schedule = DueTimes::new(start, number, &plan, rate);
         let tally = Arc::clone(&tally);
         running.spawn(async move {
             let (sent, counted) = tokio::sync::watch::channel(None);
@@ -67,7 +67,7 @@ pub async fn run(login: &Arc<Login>, plan: Plan, rate: Option<f64>) -> anyhow::R
 async fn append(
     mut link: Link,
     key: String,
-    schedule: Schedule,
+    schedule: DueTimes,
     start: Instant,
     plan: Plan,
 ) -> anyhow::Result<u64> {
