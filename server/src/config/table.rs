@@ -102,6 +102,7 @@ static SERVER: &[Setting] = &[
         .unit("bytes")
         .bounds(LEAST_MEMORY_BYTES, MOST_BYTES)
         .help("The engine's memory."),
+    list_setting!(users).live().help("The users, `[users.NAME]`: see access.md."),
 ];
 
 static LIMITS: &[Setting] = &[
@@ -177,12 +178,19 @@ static LIMITS: &[Setting] = &[
 ];
 
 static ACCESS: &[Setting] = &[
-    list_setting!(users).live().help("The users, `[users.NAME]`: see access.md."),
     list_setting!(tokens.keys)
         .live()
         .help("The keys of terminals' tokens, `[[tokens.keys]]`: see access.md."),
-    setting!(tokens.audience).unit("text").live().help("The audience that tokens must have."),
-    setting!(tokens.issuer).unit("text").live().help("The issuer that tokens must have."),
+    setting!(tokens.audience)
+        .unit("text")
+        .example("chat")
+        .live()
+        .help("The audience that tokens must have."),
+    setting!(tokens.issuer)
+        .unit("text")
+        .example("https://accounts.example.org")
+        .live()
+        .help("The issuer that tokens must have."),
     setting!(rates.connection_per_second)
         .unit("commands/s")
         .bounds(0, MOST_COMMANDS)
