@@ -14,7 +14,7 @@ use crate::ids::FileNumber;
 pub use crate::ids::EngineId;
 
 /// The format version that this code writes, one for all files.
-pub const VERSION: u32 = 6;
+pub const VERSION: u32 = 7;
 
 /// The oldest version that this code reads.
 pub const OLDEST_VERSION: u32 = 1;
@@ -26,7 +26,7 @@ layout! {
     /// The byte ranges of a file header's fields.
     file_header {
         MAGIC: 8, "`strandln`";
-        VERSION: 4, "6; files of versions 1 to 5 are read";
+        VERSION: 4, "7; files of versions 1 to 6 are read";
         KIND: 4, "1 wal, 2 segment data, 3 segment index, 4 manifest";
         ENGINE_ID: 16, "random, the same in all files of a directory";
         WRITER_EPOCH: 8, "number of times the directory was opened for writing, including this one";

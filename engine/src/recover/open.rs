@@ -287,13 +287,18 @@ fn read_log(
     let mut replay = Replay::new(view, live, read_only);
     let files: Vec<WalFile> = log.iter().map(|(file, _)| *file).collect();
     let (mut tail, copied) = replay::replay(dir, &log, checkpoint, &mut replay, |tail| {
-        copy.map(|copy| copy.write(dir, manifest, &files, tail)).transpose()
+        let Some(copy) = copy else { return Ok(None) };
+        // Before anything is written.
+        manifest.check_changes(tail.end)?;
+        copy.write(dir, manifest, &files, tail).map(Some)
     })?;
     if wal::is_end_missing(names, log_file, &log) {
         tail.whole_from = Lsn(u64::MAX);
     }
     damage.extend(tail.damage.iter().cloned());
-    damage.extend(told_if(read_only, manifest.check_changes(tail.end))?);
+    if read_only {
+        damage.extend(manifest.check_changes(tail.end).err());
+    }
     damage.iter().for_each(|error| tracing::error!(%error, "the log is damaged"));
     Ok(Log { files, replay, tail, copied, damage })
 }

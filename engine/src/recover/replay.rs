@@ -43,9 +43,10 @@ use crate::write::sequence::Allocator;
 /// The length of a log from which on it has a reader of its own.
 const LARGE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// The bytes of groups that are handed over at once, and how often that may be done ahead.
+/// The least bytes of groups that are handed over at once, and how often that may be done ahead: a
+/// group keeps its file in memory.
 const HAND_OVER_BYTES: usize = 256 * 1024;
-const HANDED_AHEAD: usize = 8;
+const HANDED_AHEAD: usize = 1;
 
 /// Reads the log from `from` on, applies it, and copies its end. A large log is copied while it is
 /// applied: if a record turns out to be damaged, the copy is dropped.
@@ -92,7 +93,7 @@ pub fn replay<C: Send>(
 
 /// The length of the part of the log's files that is to be read, as far as it is known.
 fn length_from(log: &Files, from: Lsn) -> u64 {
-    let ends = log.iter().map(|(file, header)| file.start.0 + header.second);
+    let ends = log.iter().map(|(file, header)| file.start.0.saturating_add(header.second));
     ends.max().unwrap_or(0).saturating_sub(from.0)
 }
 
@@ -115,9 +116,10 @@ fn read_ahead(
         // Only if the other thread has refused a record: its error is returned.
         sender.send(std::mem::take(&mut ready)).map_err(|_| Error::Closed { what: "not applied" })
     };
-    let tail = wal::read(dir, log, from, go_on, &mut |group| hand_over(Some(group)))?;
+    let read = wal::read(dir, log, from, go_on, &mut |group| hand_over(Some(group)));
+    // Also what is before a place that cannot be read: what is wrong there is reported first.
     hand_over(None)?;
-    Ok(tail)
+    read
 }
 
 fn damage(dir: &Dir, log: &Files, lsn: Lsn, what: Wrong) -> Error {

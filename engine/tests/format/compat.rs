@@ -23,6 +23,7 @@ use std::sync::Arc;
 use strandline::clock::ManualClock;
 use strandline::format::block::block_header;
 use strandline::format::header::{VERSION, file_header};
+use strandline::format::index::footer;
 use strandline::format::layout::get_u32;
 use strandline::vfs::{Dir, disk::DiskDirectory};
 use strandline::{Batch, Engine, Limit, Options, World};
@@ -174,13 +175,19 @@ fn a_fixture_holds_every_kind_of_file_and_block() {
                 names.iter().any(|name| name.starts_with(start) && name.ends_with(ending));
             assert!(is_there, "{}: no {start}…{ending}", fixture.display());
         }
-        let is_data =
-            |name: &str| Path::new(name).extension().is_some_and(|ending| ending == "data");
-        let data = contents(&fixture).into_iter().filter(|(name, _)| is_data(name));
+        let has_ending =
+            |name: &str, wanted| Path::new(name).extension().is_some_and(|ending| ending == wanted);
+        let data = contents(&fixture).into_iter().filter(|(name, _)| has_ending(name, "data"));
         let blocks: BTreeSet<(u8, u8)> =
             data.flat_map(|(_, bytes)| kinds_and_codecs(&bytes)).collect();
-        // lz4 came with version 5.
-        let lz4 = if version >= 5 { vec![(1, 3), (2, 3)] } else { Vec::new() };
+        // lz4 was in data of versions 5 and 6, and is in pages since.
+        let lz4 = if (5..=6).contains(&version) { vec![(1, 3), (2, 3)] } else { Vec::new() };
+        let pages: BTreeSet<(u8, u8)> = contents(&fixture)
+            .into_iter()
+            .filter(|(name, _)| has_ending(name, "index"))
+            .flat_map(|(_, bytes)| kinds_and_codecs(&bytes[..bytes.len() - footer::BYTES]))
+            .collect();
+        assert_eq!(pages.contains(&(3, 3)), version >= 7, "{}", fixture.display());
         for (kind, codec) in [(1, 1), (1, 2), (2, 1), (2, 2)].into_iter().chain(lz4) {
             let name = fixture.display();
             assert!(

@@ -22,6 +22,12 @@ pub fn as_it_should_be(document: &str, rendered: impl Fn(&str) -> String) -> Str
     let mut rest = document;
     while let Some((before, behind)) = rest.split_once("<!-- ") {
         let (marker, behind) = behind.split_once(" -->\n").expect("a marker ends on its line");
+        if marker.ends_with(": begin") || marker.ends_with(": end") {
+            // The server's tests render it.
+            writeln!(out, "{before}<!-- {marker} -->").expect("a string takes all");
+            rest = behind;
+            continue;
+        }
         let (_, after) = behind.split_once(END).unwrap_or_else(|| panic!("`{marker}` has no end"));
         write!(out, "{before}<!-- {marker} -->\n{}{END}", rendered(marker))
             .expect("a string takes all");
