@@ -91,6 +91,16 @@ impl Connection {
         self.identity.is_known()
     }
 
+    /// Acts for a user who has logged in. What another user has begun ends.
+    pub fn log_in_as(&mut self, identity: Identity, shared: &Shared) {
+        if self.identity.is_known() && !self.identity.is_same(&identity) {
+            self.subscriptions.clear();
+            self.monitoring = None;
+            self.note_subscriptions();
+        }
+        self.act_for(identity, shared);
+    }
+
     /// Acts for a user from now on.
     pub fn act_for(&mut self, identity: Identity, shared: &Shared) {
         self.expires = identity.terminal().map(|terminal| {
@@ -112,7 +122,7 @@ impl Connection {
     /// Looks whether its token has expired, or the rules of its user have changed. Subscriptions
     /// and a blocked command were checked by the rules that held when they began, so the connection
     /// ends if it has any.
-    pub fn look_at_rights(&mut self, shared: &Shared) {
+    pub fn look_at_rights(&mut self, shared: &Shared, is_answering: bool) {
         if self.expires.is_some_and(|expires| expires <= Instant::now()) {
             self.lost = Some(Refusal::new("NOAUTH", "the token has expired: log in again"));
             self.act_for(Identity::Stranger, shared);
@@ -126,7 +136,9 @@ impl Connection {
         match shared.access.as_now(user) {
             Some(now) if Arc::ptr_eq(&now, user) => {}
             Some(now) => {
-                let has_begun = self.subscriptions.total() + self.subscriptions.blocked_on() > 0;
+                let has_begun = is_answering
+                    || self.monitoring.is_some()
+                    || self.subscriptions.total() + self.subscriptions.blocked_on() > 0;
                 self.lost = has_begun.then(|| {
                     Refusal::new("NOPERM", "the rules of the user were changed: connect again")
                 });

@@ -182,7 +182,18 @@ impl Shared {
         if let Some(Err(problem)) = self.tls.as_ref().map(Acceptor::reload) {
             note_old_certificate(problem);
         }
+        if let Some(config) = self.config.read().transpose()? {
+            self.load_users(&config)?;
+        }
         self.config.reload().map(|change| self.apply(&change))
+    }
+
+    /// Replaces users and tokens by those of these settings. With an error the old ones stay.
+    pub fn load_users(&self, config: &Config) -> Result<(), ConfigError> {
+        let loaded = self.access.load(&config.users, &config.tokens);
+        loaded.map_err(|what| ConfigError::Value { what })?;
+        self.clients.all().iter().for_each(|client| client.look_again());
+        Ok(())
     }
 
     /// Uses a certificate whose files have changed. Reads the disk.
@@ -207,12 +218,6 @@ impl Shared {
         if before.slowlog != now.slowlog {
             self.slowlog.set(&now.slowlog);
             self.latency.set_threshold(now.slowlog.threshold_us);
-        }
-        if (&before.users, &before.tokens) != (&now.users, &now.tokens) {
-            match self.access.load(&now.users, &now.tokens) {
-                Ok(()) => self.clients.all().iter().for_each(|client| client.look_again()),
-                Err(problem) => error!(%problem, "users and tokens stay as they are"),
-            }
         }
         if before.log.filter != now.log.filter
             && let Err(problem) = set_log_filter(&now.log.filter)

@@ -31,6 +31,8 @@ const MOST_ADDRESSES: usize = 4096;
 struct Failed {
     count: u32,
     last: Duration,
+    /// When the next attempt may be looked at: attempts at the same time wait one after the other.
+    next: Duration,
 }
 
 /// The addresses from which logins failed, at times of a monotonic clock.
@@ -38,15 +40,17 @@ struct Failed {
 pub struct Failures(Mutex<HashMap<IpAddr, Failed>>);
 
 impl Failures {
-    /// How long an attempt from this address must wait.
+    /// How long an attempt from this address must wait. It is given a turn of its own.
     pub fn wait(&self, address: IpAddr, now: Duration) -> Duration {
-        let known = self.0.lock();
-        let Some(failed) = known.get(&network(address)) else { return Duration::ZERO };
+        let mut known = self.0.lock();
+        let Some(failed) = known.get_mut(&network(address)) else { return Duration::ZERO };
         if now.saturating_sub(failed.last) >= FORGOTTEN_AFTER || failed.count <= FREE {
             return Duration::ZERO;
         }
         // 2^16 times the first wait is far above the longest.
-        FIRST_WAIT.saturating_mul(1 << (failed.count - FREE - 1).min(16)).min(LONGEST_WAIT)
+        let pause = FIRST_WAIT.saturating_mul(1 << (failed.count - FREE - 1).min(16));
+        failed.next = failed.next.max(now) + pause.min(LONGEST_WAIT);
+        failed.next - now
     }
 
     /// Notes a failed attempt.
@@ -60,7 +64,8 @@ impl Failures {
                 known.remove(&oldest);
             }
         }
-        let failed = known.entry(address).or_insert(Failed { count: 0, last: now });
+        let failed =
+            known.entry(address).or_insert(Failed { count: 0, last: now, next: Duration::ZERO });
         if now.saturating_sub(failed.last) >= FORGOTTEN_AFTER {
             failed.count = 0;
         }
@@ -96,12 +101,21 @@ mod tests {
     fn the_wait_grows_with_each_failure_of_the_same_address_and_has_a_limit() {
         let failures = Failures::default();
         let mut waits = Vec::new();
-        for _ in 0..12 {
-            waits.push(failures.wait(host(1), at(1)).as_millis());
-            failures.note(host(1), at(1));
+        for attempt in 0..12 {
+            let now = at(10 * attempt);
+            waits.push(failures.wait(host(1), now).as_millis());
+            failures.note(host(1), now);
         }
         assert_eq!(waits, [0, 0, 0, 0, 100, 200, 400, 800, 1600, 3000, 3000, 3000]);
         assert_eq!(failures.wait(host(2), at(1)), Duration::ZERO);
+    }
+
+    #[test]
+    fn attempts_at_the_same_time_wait_one_after_the_other() {
+        let failures = Failures::default();
+        (0..9).for_each(|_| failures.note(host(1), at(1)));
+        let waits: Vec<u64> = (0..3).map(|_| failures.wait(host(1), at(1)).as_secs()).collect();
+        assert_eq!(waits, [3, 6, 9]);
     }
 
     #[test]

@@ -22,6 +22,15 @@ impl Identity {
         !matches!(self, Identity::Stranger)
     }
 
+    /// Whether it is the same user, perhaps with other rules or another token.
+    pub fn is_same(&self, other: &Identity) -> bool {
+        match (self, other) {
+            (Identity::User(one), Identity::User(other)) => one.id() == other.id(),
+            (Identity::Terminal(one), Identity::Terminal(other)) => one.user == other.user,
+            _ => false,
+        }
+    }
+
     /// The user's name; empty before login.
     pub fn name(&self) -> &[u8] {
         match self {

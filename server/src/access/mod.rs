@@ -90,6 +90,8 @@ pub struct Access {
     last_id: AtomicU64,
     /// The password of the user `default` in the settings.
     password: Option<Hash>,
+    /// Whether nobody had to log in at the start, so that the server listens accordingly.
+    was_open: bool,
     /// The key of remembered passwords.
     key: hmac::Key,
     nobody: Hash,
@@ -120,6 +122,8 @@ impl Access {
     /// Takes tens of milliseconds if there is a password.
     pub fn open(settings: &AccessSettings<'_>, catalog: Catalog) -> Result<Access, String> {
         let password = settings.password.filter(|password| !password.is_empty());
+        let was_open =
+            password.is_none() && settings.users.is_empty() && settings.tokens.keys.is_empty();
         let password = password.map(|password| Hash::of(password.reveal().as_bytes()));
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
             .map_err(|_| "the operating system gives no random bytes")?;
@@ -131,6 +135,7 @@ impl Access {
             version: AtomicU64::new(0),
             last_id: AtomicU64::new(0),
             password: password.transpose()?,
+            was_open,
             key,
             nobody: Hash::parse(NOBODY).expect("it is a PHC string"),
             rates: settings.rates.clone(),
@@ -150,10 +155,17 @@ impl Access {
         let mut made = Users::new();
         for (name, user) in settings {
             let rules = self.rules_of(name, user)?;
+            let certificate = user.certificate.as_deref();
+            let has_it = |other: &Arc<Account>| other.certificate() == certificate;
+            if certificate.is_some_and(str::is_empty)
+                || (certificate.is_some() && made.values().any(has_it))
+            {
+                return Err(format!("users.{name}.certificate: a name that no other user has"));
+            }
             made.insert(name.clone(), self.made(name, rules, user.certificate.clone()));
         }
         if !made.contains_key(DEFAULT_USER) {
-            let rules = self.default_rules(made.is_empty() && tokens.is_empty());
+            let rules = self.default_rules(self.was_open && made.is_empty() && tokens.is_empty());
             made.insert(DEFAULT_USER.into(), self.made(DEFAULT_USER, rules, None));
         }
         *self.users.write() = made;
@@ -223,10 +235,13 @@ impl Access {
         }
         let known = self.user(name.as_bytes());
         let mut rules = known.as_ref().map_or_else(Rules::default, |known| known.rules().clone());
+        let mut certificate = known.and_then(|known| known.certificate().map(str::to_owned));
         for word in words {
             rules.apply(word, &self.catalog)?;
+            if matches!(word, "reset" | "resetpass") {
+                certificate = None;
+            }
         }
-        let certificate = known.and_then(|known| known.certificate().map(str::to_owned));
         let user = self.made(name, rules, certificate);
         self.users.write().insert(name.to_owned(), user);
         self.version.fetch_add(1, Ordering::Release);

@@ -9,7 +9,8 @@
 //! | a user `u` | its timeline, `sync:u/{u}` |
 //!
 //! A pattern without a colon is one of ids: `~t1.*` stands for the timelines of the conversations
-//! `t1.*`, of the users `t1.*`, and of these users' own conversations, `@t1.*`.
+//! `t1.*` and of these users' own conversations, `@t1.*`; and for the users `t1.*` in commands that
+//! name a user. Their timelines as keys need a pattern with a colon.
 //!
 //! A channel is matched as what it names, a key or a user, or by the patterns of channels.
 
@@ -30,18 +31,23 @@ struct KeyPattern {
     text: String,
     /// What keys are compared with.
     globs: Vec<Vec<u8>>,
+    /// What the timelines of users are compared with in commands that name a user: the timeline has
+    /// copies from conversations that the pattern may not match, so it is no key of the pattern.
+    inbox: Option<Vec<u8>>,
 }
 
 impl KeyPattern {
     fn new(text: &str) -> KeyPattern {
         let raw = text.as_bytes();
-        let globs = if text.contains(':') || text == "*" {
-            vec![raw.to_vec()]
-        } else {
+        let is_of_ids = !text.contains(':') && text != "*";
+        let globs = if is_of_ids {
             let own = [CONVERSATION, b"@", raw, END].concat();
-            vec![[CONVERSATION, raw, END].concat(), [INBOX, raw, END].concat(), own]
+            vec![[CONVERSATION, raw, END].concat(), own]
+        } else {
+            vec![raw.to_vec()]
         };
-        KeyPattern { text: text.to_owned(), globs }
+        let inbox = is_of_ids.then(|| [INBOX, raw, END].concat());
+        KeyPattern { text: text.to_owned(), globs, inbox }
     }
 }
 
@@ -93,16 +99,16 @@ impl Patterns {
 
     /// Whether a conversation matches.
     pub fn has_conversation(&self, id: &[u8]) -> bool {
-        self.has_id(CONVERSATION, id)
+        self.has_id(CONVERSATION, id, false)
     }
 
     /// Whether a user matches.
     pub fn has_user(&self, id: &[u8]) -> bool {
-        self.has_id(INBOX, id)
+        self.has_id(INBOX, id, true)
     }
 
     /// An id that is too long matches nothing: no conversation and no user has it.
-    fn has_id(&self, head: &[u8], id: &[u8]) -> bool {
+    fn has_id(&self, head: &[u8], id: &[u8], is_user: bool) -> bool {
         if self.is_all() {
             return true;
         }
@@ -113,7 +119,21 @@ impl Patterns {
             room.copy_from_slice(part);
             length += part.len();
         }
-        self.has_key(&key[..length])
+        let key = &key[..length];
+        let mut inboxes = self.keys.iter().filter_map(|pattern| pattern.inbox.as_deref());
+        self.has_key(key) || (is_user && inboxes.any(|glob| matches(glob, key)))
+    }
+
+    /// Whether every key of a store matches one pattern.
+    pub fn has_store(&self, name: &[u8]) -> bool {
+        let all = [name, b":"].concat();
+        let covers = |glob: &Vec<u8>| {
+            let head = glob.strip_suffix(b"*");
+            head.is_some_and(|head| {
+                !head.iter().any(|byte| b"*?[\\".contains(byte)) && all.starts_with(head)
+            })
+        };
+        self.is_all() || self.keys.iter().flat_map(|pattern| &pattern.globs).any(covers)
     }
 
     /// Whether a channel matches.
@@ -174,7 +194,8 @@ mod tests {
         let own = patterns(&["t1.*"]);
         assert!(own.has_conversation(b"t1.room") && own.has_user(b"t1.ann"));
         assert!(own.has_conversation(b"@t1.ann") && own.has_channel(b"im:{t1.ann}"));
-        assert!(own.has_key(b"messages:c/{t1.room}") && own.has_key(b"sync:u/{t1.ann}"));
+        assert!(own.has_key(b"messages:c/{t1.room}"));
+        assert!(!own.has_key(b"sync:u/{t1.ann}"), "it has copies from other conversations");
         assert!(!own.has_conversation(b"t2.room") && !own.has_user(b"xt1.ann"));
         assert!(!own.has_key(b"messages:t1.a") && !own.has_channel(b"im:{t2.ann}"));
         assert!(!own.has_user(&[b'x'; 300]), "no user has such an id");

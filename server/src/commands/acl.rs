@@ -187,7 +187,7 @@ fn load(context: &Context<'_>) -> Result<Flow, Refusal> {
         let config = read
             .ok_or("the server was started without a configuration file: start it with --config")?
             .map_err(|error| chained(&error))?;
-        shared.access.load(&config.users, &config.tokens)?;
+        shared.load_users(&config).map_err(|error| chained(&error))?;
         Ok(Done::Ok)
     })
 }

@@ -94,8 +94,7 @@ fn see(subject: Subject<'_>, user: &Account, may_write_events: bool) -> Result<(
     let patterns = &user.rules().patterns;
     let matches = match subject {
         Subject::Key(key) | Subject::Prefix(key) => patterns.has_key(key),
-        // The prefix of all its keys.
-        Subject::Store(name) => patterns.has_key(&[name, b":"].concat()),
+        Subject::Store(name) => patterns.has_store(name),
         Subject::Conversation(id) => patterns.has_conversation(id),
         Subject::User(id) => patterns.has_user(id),
         Subject::Channel(name) => patterns.has_channel(name),

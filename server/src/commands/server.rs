@@ -46,7 +46,7 @@ fn info(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     let calls = call_sections(context).into_iter().map(|(name, facts)| (name, facts, of_all));
     let facts = sections(context.shared).into_iter().map(|(name, facts)| (name, facts, of_default));
     let busiest = wanted.iter().any(|word| word == "busiest");
-    let busiest = busiest.then(|| ("Busiest", busiest_keys(context.shared), true));
+    let busiest = busiest.then(|| ("Busiest", busiest_keys(context), true));
     for (name, facts, is_listed) in facts.chain(calls).chain(busiest) {
         if is_listed || wanted.iter().any(|word| word.eq_ignore_ascii_case(name)) {
             let gap = if text.is_empty() { "" } else { "\r\n" };
@@ -137,8 +137,12 @@ fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
 
 /// The keys that are written to most, with their share of the last writes. They are shown only on
 /// request, since they are names of the application's.
-fn busiest_keys(shared: &Shared) -> Facts {
-    let found = shared.busiest.shares(SHOWN_BUSIEST).into_iter().enumerate();
+/// The keys that are written to most, as far as the user may see them.
+fn busiest_keys(context: &Context<'_>) -> Facts {
+    let sight = context.connection.identity.sight();
+    let shows = |key: &[u8]| sight.as_ref().is_none_or(|user| user.rules().patterns.has_key(key));
+    let found = context.shared.busiest.shares(SHOWN_BUSIEST).into_iter();
+    let found = found.filter(|(key, _)| shows(key)).enumerate();
     found
         .map(|(number, (key, share))| {
             let (whole, tenths) = (share / 10, share % 10);

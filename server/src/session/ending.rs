@@ -40,12 +40,17 @@ impl Session {
                 return true;
             }
         }
+        if self.input_ended && self.is_stranger() && self.was_refused {
+            // Whoever guesses and has gone is not waited for.
+            return true;
+        }
         self.has_lost_rights() || self.is_too_late(Instant::now())
     }
 
     /// Whether its user lost rights that it needs, or its token has expired.
     fn has_lost_rights(&mut self) -> bool {
-        self.connection.look_at_rights(&self.shared);
+        let is_answering = self.is_answering();
+        self.connection.look_at_rights(&self.shared, is_answering);
         let lost = self.connection.lost.take();
         lost.is_some_and(|lost| self.cut(&lost))
     }

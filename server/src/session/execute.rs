@@ -75,6 +75,11 @@ impl Session {
                     count += 1;
                     self.one(request, &mut collected).await;
                     self.note_memory();
+                    if self.has_logged_in {
+                        // It may have taken seconds: the round ends, so that deadlines and requests
+                        // to end are seen before the next login.
+                        break;
+                    }
                 }
                 Err(problem) => {
                     self.settle(&mut collected).await;
@@ -115,7 +120,7 @@ impl Session {
             self.settle(collected).await;
             return self.turn_away();
         }
-        self.connection.look_at_rights(&self.shared);
+        self.connection.look_at_rights(&self.shared, false);
         let command = match admit(&request, &self.connection) {
             Ok(command) => command,
             Err(refusal) => {
@@ -187,7 +192,10 @@ impl Session {
                 self.connection.client.activity.is_blocked.store(true, Ordering::Relaxed);
                 self.blocked = Some(waiting);
             }
-            Ok(Flow::LogIn(login)) => self.log_in(*login).await,
+            Ok(Flow::LogIn(login)) => {
+                self.has_logged_in = true;
+                self.log_in(*login).await;
+            }
             Ok(Flow::Slow(work)) => {
                 let outcome = self.shared.pool.run_slow(work).await;
                 self.answer(outcome);

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Session;
 use crate::access::{Identity, LoginError};
@@ -19,18 +19,25 @@ impl Session {
         let address = self.connection.client.address.ip();
         let wait = self.shared.access.wait(address, self.shared.monotonic());
         if !wait.is_zero() {
+            let until = Instant::now() + wait;
+            if until > self.login_deadline && !self.connection.is_logged_in() {
+                self.was_refused = true;
+                let text = "too many failed logins from this address: try again later";
+                return self.refuse(&Refusal::new("NOAUTH", text));
+            }
             tokio::select! {
-                () = sleep(wait) => {}
+                () = sleep_until(until) => {}
                 // If it is asked to end, it does so after this command.
                 () = self.connection.client.asked_to_end() => {}
             }
         }
         let outcome = match self.checked(user, password).await {
             Ok(Ok(identity)) => {
-                self.connection.act_for(identity, &self.shared);
+                self.connection.log_in_as(identity, &self.shared);
                 then(&mut context(&self.shared, &mut self.connection))
             }
             Ok(Err(error)) => {
+                self.was_refused = true;
                 self.shared.access.failures.note(address, self.shared.monotonic());
                 Err(refused(error))
             }

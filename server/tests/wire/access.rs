@@ -449,3 +449,90 @@ fn secrets_are_shown_nowhere() {
         assert!(!shown.contains(secret), "{secret}: {shown}");
     }
 }
+
+/// A server whose user `default` may do everything, and one more user.
+fn with_user(rules: &str) -> (TestServer, Client) {
+    let server = TestServer::with(|config| config.password = Some("secret".into()));
+    let mut admin = logged_in(&server, "default", "secret");
+    assert_eq!(admin.line(&format!("ACL SETUSER ann on >pass {rules}")), ok());
+    (server, admin)
+}
+
+#[test]
+fn logins_that_are_refused_do_not_hold_a_connection_whose_client_is_gone() {
+    let server = TestServer::with(|config| {
+        config.password = Some("secret".into());
+        config.limits.auth_seconds = 1;
+    });
+    let mut admin = logged_in(&server, "default", "secret");
+    for _ in 0..10 {
+        // Each of them would wait for seconds.
+        server.client().send_raw(&b"AUTH a\r\n".repeat(400));
+    }
+    while admin.line("CLIENT LIST").text().lines().count() > 1 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_one_user_has_begun_ends_when_another_logs_in() {
+    let (server, mut admin) = with_user("+@all ~*");
+    assert_eq!(admin.line("ACL SETUSER eve on >pass +ping"), ok());
+    let mut client = logged_in(&server, "ann", "pass");
+    client.line("SUBSCRIBE messages:x");
+    let numbers = |admin: &mut Client| admin.line("PUBSUB NUMSUB messages:x");
+    let before = numbers(&mut admin);
+    client.line("AUTH eve pass");
+    assert_ne!(numbers(&mut admin), before);
+}
+
+#[test]
+fn monitoring_ends_with_the_rights_for_it() {
+    let (server, mut admin) = with_user("+@all ~*");
+    let mut client = logged_in(&server, "ann", "pass");
+    assert_eq!(client.line("MONITOR"), ok());
+    assert_eq!(admin.line("ACL SETUSER ann -@all resetkeys +ping"), ok());
+    while admin.line("CLIENT LIST").text().contains("user=ann") {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn ids_open_no_inbox_as_a_key_and_the_prefix_of_a_store_no_store() {
+    let (server, mut admin) = with_user("+@all -@rawevents ~t1.* ~messages: ~shop:*");
+    for line in [
+        "IM.CREATE t2.room MEMBERS t1.ann t2.bob",
+        "IM.SEND t2.room t2.bob confidential",
+        "TL.STORE CREATE shop TTL 1000000",
+    ] {
+        admin.line(line);
+    }
+    let mut client = logged_in(&server, "ann", "pass");
+    for line in [
+        "TL.READ sync:u/{t1.ann} AFTER 0",
+        "TL.RANGE sync:u/{t1.ann} - +",
+        "SSUBSCRIBE sync:u/{t1.ann}",
+        "TL.STORE TTL messages 1000000",
+        "TL.STORE DROP messages FORCE",
+    ] {
+        assert_eq!(client.line(line).word(), "NOPERM", "{line}");
+    }
+    assert_eq!(client.line("IM.SYNC t1.ann 0").get("entries"), Value::Array(Vec::new()));
+    assert_eq!(client.line("TL.STORE TTL shop 2000000"), ok());
+    admin.line("TL.APPEND messages:secret x");
+    assert!(!client.line("INFO busiest").text().contains("secret"));
+}
+
+#[test]
+fn a_file_that_is_loaded_again_does_not_open_a_server_that_was_not() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("strandline.toml");
+    let hash = strandline_server::Hash::of(b"pass").expect("a hash");
+    let write = |text: &str| std::fs::write(&file, text).expect("writes");
+    write(&format!("[users.ops]\nrules = \"+@all ~*\"\npassword_hash = \"{}\"\n", hash.text()));
+    let server = TestServer::of_file(&file);
+    let mut ops = logged_in(&server, "ops", "pass");
+    write("password = \"new\"\n");
+    assert_eq!(ops.line("ACL LOAD"), ok());
+    assert_eq!(server.client().line("PING").word(), "NOAUTH");
+}
