@@ -30,7 +30,7 @@ use mimalloc::MiMalloc;
 use service::Systemd;
 use strandline_server::{LogSettings, Server, ServerError, Sources, StopReason, start_log};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info, warn};
+use tracing::{Level, enabled, error, info, warn};
 
 /// The buffers of a commit are made on the threads of clients and freed on the thread that commits,
 /// for which the allocator of the C library takes locks.
@@ -133,18 +133,27 @@ fn run_server(sources: anyhow::Result<Sources>) -> ExitCode {
     match sources.and_then(run) {
         Ok(StopReason::Asked) => ExitCode::SUCCESS,
         Ok(StopReason::Poisoned) => {
-            error!("a write or fsync failed: restart to recover what is durable");
+            say_why("a write or fsync failed: restart to recover what is durable");
             ExitCode::FAILURE
         }
         Err(problem) => {
-            error!("{}", chain_text(&problem));
+            say_why(&chain_text(&problem));
             if let Some(ServerError::Engine(strandline::Error::Corrupt { .. })) =
                 problem.downcast_ref()
             {
-                error!("{AFTER_DAMAGE}");
+                say_why(AFTER_DAMAGE);
             }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Says why the server ends: in the log, or on standard error if the filter keeps it out of the log.
+fn say_why(reason: &str) {
+    if enabled!(Level::ERROR) {
+        error!("{reason}");
+    } else {
+        output::complain(reason);
     }
 }
 

@@ -34,6 +34,13 @@ pub enum FilterError {
         /// The error of the parser.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// A part of it without a module is no level: taken as the name of a module, it would turn the
+    /// log off.
+    #[error("'{word}' is no level (error, warn, info, debug, trace, off)")]
+    NoLevel {
+        /// The part.
+        word: String,
+    },
     /// The log was not started by this crate.
     #[error("the log of this process is not the server's, so its filter cannot be changed")]
     NotStarted,
@@ -42,6 +49,10 @@ pub enum FilterError {
 /// The filter of these words.
 pub(super) fn parse(words: &str) -> Result<Targets, FilterError> {
     let invalid = |source| FilterError::Invalid { words: words.into(), source };
+    let is_level = |word: &&str| word.contains('=') || word.parse::<LevelFilter>().is_ok();
+    if let Some(word) = words.split(',').map(str::trim).find(|word| !is_level(word)) {
+        return Err(FilterError::NoLevel { word: word.into() });
+    }
     words.trim().parse().map_err(invalid)
 }
 
@@ -111,5 +122,12 @@ mod tests {
         let problem = refused.check().expect_err("loud is no level").to_string();
         assert!(problem.contains("strandline=loud"), "{problem}");
         assert!(LogSettings::default().check().is_ok());
+        for (words, word) in [("debugg", "debugg"), ("warn,strandline", "strandline")] {
+            let problem = parse(words).expect_err("it would turn the log off").to_string();
+            assert_eq!(
+                problem,
+                format!("'{word}' is no level (error, warn, info, debug, trace, off)")
+            );
+        }
     }
 }

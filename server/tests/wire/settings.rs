@@ -92,6 +92,29 @@ fn check_config_prints_settings_with_their_sources_or_says_what_is_wrong() {
     assert!(text(&run(&["settings"], &[]).stdout).contains("STRANDLINE_LIMITS_AUTH_SECONDS"));
 }
 
+#[test]
+fn no_filter_hides_why_a_server_does_not_start() {
+    for (setting, log, needed) in [
+        ("threads=9999", "off", "threads is 9999"),
+        ("threads=9999", "wran", "threads is 9999"),
+        ("log.filter=debugg", "", "log.filter: 'debugg' is no level (error, warn, info, "),
+    ] {
+        for verb in ["serve", "check-config"] {
+            let ended = run(&[verb, "--set", setting], &[("RUST_LOG", log)]);
+            let said = text(&ended.stderr);
+            assert_eq!(ended.status.code(), Some(1), "{said}");
+            assert!(said.contains(needed), "{verb} {setting} {log}: {said}");
+        }
+    }
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    // A file is where the directory of the data should be.
+    let file = folder.path().join("data");
+    std::fs::write(&file, "").expect("it is written");
+    let name = file.to_str().expect("it is UTF-8");
+    let ended = run(&["serve", "--dir", name, "--set", "log.filter=off"], &[]);
+    assert!(text(&ended.stderr).contains(name), "{}", text(&ended.stderr));
+}
+
 fn config(client: &mut Client, name: &str) -> String {
     client.line(&format!("CONFIG GET {name}")).get(name).text()
 }
