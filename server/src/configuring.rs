@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use strandline_server::{Sources, sample_file, settings_help};
+use strandline_server::{Sources, check_access, sample_file, settings_help};
 
 /// The options that give settings. They override the environment, which overrides the file.
 #[derive(Args)]
@@ -80,9 +80,9 @@ impl Serve {
 pub enum Configuring {
     /// Check the settings, and print those that a server would have, each with its origin.
     ///
-    /// Reads the file, the environment, the options and the certificates as `serve` does. Ends with
-    /// 1, and a sentence on standard error, if a setting is unknown or is not allowed. Secrets are
-    /// not shown.
+    /// Reads the file, the environment, the options, the certificates, the users and the keys of
+    /// tokens as `serve` does. Ends with 1, and a sentence on standard error, if a setting is
+    /// unknown or is not allowed. Secrets are not shown.
     CheckConfig(CheckConfig),
     /// List all settings, with defaults, variables of the environment, and bounds.
     Settings(ListSettings),
@@ -115,6 +115,7 @@ pub fn run(verb: Configuring) -> ExitCode {
             GivenSettings { config: file, settings }.sources().and_then(|sources| {
                 let loaded = sources.load()?;
                 loaded.check_files()?;
+                check_access(&loaded.config)?;
                 Ok(loaded.lines())
             })
         }

@@ -173,9 +173,11 @@ impl Server {
         let (dir, options) = (config.dir.clone(), config.engine_options());
         let pool = Pool::start(config.loops() + 1).map_err(ServerError::Threads)?;
         let measured = Measured::new(&config);
+        // A mistake in the settings is found before the engine recovers, which may take long.
+        let access = pool.spawn(move || open_access(&config)).await??;
         let open = move || Ok((measured.open(&dir, options)?, measured));
         let opened = pool.spawn(open).await?.map_err(ServerError::Engine)?;
-        Server::start_with(opened, running, pool).await
+        Server::start_with(opened, access, running, pool).await
     }
 
     /// Starts to listen for an open engine. The engine's settings in `config` are ignored. Metrics
@@ -184,17 +186,19 @@ impl Server {
         config.check()?;
         let pool = Pool::start(config.loops() + 1).map_err(ServerError::Threads)?;
         let measured = Measured::new(&config);
-        Server::start_with((engine, measured), RunningConfig::new(config, None, None), pool).await
+        let running = RunningConfig::new(config, None, None);
+        let given = running.now();
+        let access = pool.spawn(move || open_access(&given)).await??;
+        Server::start_with((engine, measured), access, running, pool).await
     }
 
     async fn start_with(
         (engine, measured): (Engine, Measured),
+        access: Access,
         running: RunningConfig,
         pool: Pool,
     ) -> Result<Server, ServerError> {
         let config = running.now();
-        let given = Arc::clone(&config);
-        let access = pool.spawn(move || open_access(&given)).await??;
         let (read_only, messaging_options) = (config.read_only, config.messaging.clone());
         let open = move || match Messaging::open(&engine, messaging_options) {
             Ok(messaging) => Ok((engine, Some(messaging))),

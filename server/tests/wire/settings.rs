@@ -115,6 +115,35 @@ fn no_filter_hides_why_a_server_does_not_start() {
     assert!(text(&ended.stderr).contains(name), "{}", text(&ended.stderr));
 }
 
+#[test]
+fn users_and_keys_are_checked_before_a_server_starts() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (file, data) = (folder.path().join("strandline.toml"), folder.path().join("data"));
+    let name = file.to_str().expect("it is UTF-8");
+    let data_name = data.to_str().expect("it is UTF-8");
+    for (wrong, needed) in [
+        ("[users.ann]\nrules = \"+@nothing\"\n", "ann"),
+        ("[users.ann]\nrules = \"+@all ~*\"\npassword_hash = \"sesame\"\n", "ann"),
+        ("[[tokens.keys]]\nid = \"k1\"\nalgorithm = \"HS256\"\nkey = \"open\"\n", "k1"),
+        (
+            "[[tokens.keys]]\nid = \"k1\"\nalgorithm = \"EdDSA\"\nkey_file = \"/nope/key\"\n",
+            "/nope/key",
+        ),
+    ] {
+        std::fs::write(&file, wrong).expect("it is written");
+        for arguments in [
+            &["check-config", name][..],
+            &["serve", "--port", "0", "--dir", data_name, "--config", name],
+        ] {
+            let ended = run(arguments, &[]);
+            let said = text(&ended.stderr);
+            assert_eq!(ended.status.code(), Some(1), "{arguments:?} {said}");
+            assert!(said.contains(needed) && !said.contains("sesame"), "{arguments:?} {said}");
+        }
+        assert!(!data.exists(), "the engine was opened");
+    }
+}
+
 fn config(client: &mut Client, name: &str) -> String {
     client.line(&format!("CONFIG GET {name}")).get(name).text()
 }
