@@ -5,13 +5,14 @@
 //!               sources    render
 //!               table
 //!               setting
-//!               Config
+//!               Config  mistake
 //! ```
 //!
 //! [`Config`] is a plain struct of plain structs, one for each area. The [table] has a row for each
 //! of its fields, from which everything else is derived; its heading says how a setting is added.
 //! [`Sources`] are read into a `Config`, and [`RunningConfig`] holds the one of a running server.
 
+mod mistake;
 mod render;
 mod rewrite;
 mod running;
@@ -140,12 +141,12 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The text of the file is not a valid configuration.
-    #[error("{path} is not a valid configuration")]
+    #[error("{path} is not a valid configuration: {what}")]
     Parse {
         /// The file.
         path: PathBuf,
-        /// The position and the error.
-        source: Box<toml::de::Error>,
+        /// The position and the error, without the text of the file, which may have secrets in it.
+        what: String,
     },
     /// The file could not be written.
     #[error("cannot write {path}")]

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use toml_edit::{DocumentMut, Item, Table, TableLike, Value, value};
 
+use super::mistake::mistake;
 use super::setting::Plain;
 use super::{Config, ConfigError};
 
@@ -31,7 +32,9 @@ pub fn rewrite(path: &Path, values: &[(&str, Plain)]) -> Result<(), ConfigError>
 
 /// The text with these values.
 fn edited(text: &str, values: &[(&str, Plain)]) -> Result<String, String> {
-    let mut document: DocumentMut = text.parse().map_err(|error| format!("{error}"))?;
+    let parsed = text.parse();
+    let mut document: DocumentMut = parsed
+        .map_err(|error: toml_edit::TomlError| mistake(text, error.message(), error.span()))?;
     for (name, plain) in values {
         let mut parts: Vec<&str> = name.split('.').collect();
         let key = parts.pop().expect("a split has at least one part");
@@ -44,7 +47,8 @@ fn edited(text: &str, values: &[(&str, Plain)]) -> Result<String, String> {
     }
     let text = document.to_string();
     // What was written must be read at the next start.
-    toml::from_str::<Config>(&text).map_err(|error| error.to_string())?;
+    toml::from_str::<Config>(&text)
+        .map_err(|error| mistake(&text, error.message(), error.span()))?;
     Ok(text)
 }
 
@@ -122,6 +126,10 @@ mod tests {
         );
         assert!(edited("port = ", &values).is_err());
         assert!(edited("limits = 1", &values).is_err_and(|what| what.contains("limits")));
+        for text in ["password = \"sesame", "users = \"sesame\""] {
+            let what = edited(text, &values).expect_err("it is not valid");
+            assert!(what.starts_with("line ") && !what.contains("sesame"), "{what}");
+        }
     }
 
     #[test]

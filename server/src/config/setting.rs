@@ -310,7 +310,8 @@ impl Setting {
     /// secret is not repeated.
     pub fn set(&self, config: &mut Config, text: &str) -> Result<(), String> {
         (self.access.parse)(config, text).map_err(|needed| {
-            let given = if self.secret { "(hidden)" } else { text };
+            // What can be in the file only may have secrets in it.
+            let given = if self.secret || self.in_file_only { "(hidden)" } else { text };
             format!("{} is {given:?}, and must be {needed}", self.name)
         })?;
         self.check(config)

@@ -9,6 +9,7 @@ use std::env;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::mistake::mistake;
 use super::setting::{Setting, VARIABLE_PREFIX};
 use super::table::{find, settings};
 use super::{Config, ConfigError};
@@ -175,7 +176,10 @@ fn is_in(setting: &Setting, name: &str) -> bool {
 fn read_file(path: &Path) -> Result<(Config, Vec<String>), ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_path_buf(), source })?;
-    let wrong = |source| ConfigError::Parse { path: path.to_path_buf(), source: Box::new(source) };
+    let wrong = |error: toml::de::Error| ConfigError::Parse {
+        path: path.to_path_buf(),
+        what: mistake(&text, error.message(), error.span()),
+    };
     let config = toml::from_str(&text).map_err(wrong)?;
     let table: toml::Table = toml::from_str(&text).map_err(wrong)?;
     let mut names = Vec::new();
