@@ -4,7 +4,7 @@
 //! Exit codes: 0 if the server answered, and 1 otherwise.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,12 +16,14 @@ use crate::output::complain;
 /// The most bytes of an answer that are read.
 const MOST_BYTES: u64 = 1024;
 
+/// The beginning of an alert of TLS, with which a server refuses bytes that are no TLS.
+const TLS_ALERT: &str = "\u{15}\u{3}";
+
 /// The arguments of the verb.
 #[derive(Args)]
 pub struct HealthArguments {
-    /// Host and port of the server.
-    #[arg(default_value = "127.0.0.1:7411")]
-    address: String,
+    /// Host and port of the server [default: 127.0.0.1:7411, and 127.0.0.1:7412 with --http].
+    address: Option<String>,
     /// Ask the HTTP port for /readyz instead of sending PING.
     #[arg(long)]
     http: bool,
@@ -30,12 +32,19 @@ pub struct HealthArguments {
     timeout: u64,
 }
 
+impl HealthArguments {
+    fn address(&self) -> &str {
+        let default = if self.http { "127.0.0.1:7412" } else { "127.0.0.1:7411" };
+        self.address.as_deref().unwrap_or(default)
+    }
+}
+
 /// Runs the verb.
 pub fn run(arguments: &HealthArguments) -> ExitCode {
     match ask(arguments) {
         Ok(answer) => {
             // It is not an error if nobody reads it.
-            let _ = writeln!(io::stdout(), "{}: {answer}", arguments.address);
+            let _ = writeln!(io::stdout(), "{}: {answer}", arguments.address());
             ExitCode::SUCCESS
         }
         Err(problem) => {
@@ -47,8 +56,13 @@ pub fn run(arguments: &HealthArguments) -> ExitCode {
 
 /// The first line of the answer, if it is that of a server that serves.
 fn ask(arguments: &HealthArguments) -> anyhow::Result<String> {
-    let address = &arguments.address;
-    let line = exchange(arguments).with_context(|| format!("{address} does not answer"))?;
+    let address = arguments.address();
+    let found = address.to_socket_addrs();
+    let found = found.map_err(|problem| match problem.kind() {
+        io::ErrorKind::InvalidInput => anyhow::anyhow!("{address} is no address: use HOST:PORT"),
+        _ => anyhow::Error::from(problem).context(format!("cannot find {address}")),
+    })?;
+    let line = exchange(arguments, found).with_context(|| format!("{address} does not answer"))?;
     let is_healthy = if arguments.http {
         line.split(' ').nth(1) == Some("200")
     } else {
@@ -56,13 +70,20 @@ fn ask(arguments: &HealthArguments) -> anyhow::Result<String> {
         // restart would only cut them.
         line == "+PONG" || line.starts_with("-NOAUTH ") || line.starts_with("-LIMIT ")
     };
+    anyhow::ensure!(
+        !line.starts_with(TLS_ALERT),
+        "{address} speaks TLS: ask the plain port, or the one for metrics and health with --http"
+    );
     anyhow::ensure!(is_healthy, "{address} answers {line:?}");
     Ok(line)
 }
 
-fn exchange(arguments: &HealthArguments) -> io::Result<String> {
+fn exchange(
+    arguments: &HealthArguments,
+    mut found: impl Iterator<Item = SocketAddr>,
+) -> io::Result<String> {
     let timeout = Duration::from_secs(arguments.timeout);
-    let address = arguments.address.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
+    let address = found.next().ok_or(io::ErrorKind::NotFound)?;
     let mut socket = TcpStream::connect_timeout(&address, timeout)?;
     socket.set_read_timeout(Some(timeout))?;
     socket.set_write_timeout(Some(timeout))?;

@@ -117,8 +117,10 @@ pub enum ServerError {
     #[error(transparent)]
     Engine(#[from] strandline::Error),
     /// The server cannot listen on the address.
-    #[error("cannot listen on {address}")]
+    #[error("{setting}: cannot listen on {address}")]
     Listen {
+        /// The setting of the port.
+        setting: &'static str,
         /// The address.
         address: SocketAddr,
         /// The error of the operating system.
@@ -206,18 +208,22 @@ impl Server {
             Err(error) => Err(error),
         };
         let (engine, messaging) = pool.spawn(open).await??;
-        let (plain, address) = listen(config.bind, config.port).await?;
+        let (plain, address) = listen("port", (config.bind, config.port)).await?;
         let mut listeners = Listeners { plain, encrypted: None };
         let (mut tls, mut tls_address) = (None, None);
         if let Some(port) = config.tls.port {
-            let (listener, address) = listen(config.tls.bind.unwrap_or(config.bind), port).await?;
+            let bind = config.tls.bind.unwrap_or(config.bind);
+            let (listener, address) = listen("tls.port", (bind, port)).await?;
             tls = Some(Acceptor::load(&config.tls)?);
             (listeners.encrypted, tls_address) = (Some(listener), Some(address));
         }
         let http_wanted = config.http.port.map(|port| SocketAddr::new(config.http.bind, port));
         let bind = |address| {
-            std::net::TcpListener::bind(address)
-                .map_err(|source| ServerError::Listen { address, source })
+            std::net::TcpListener::bind(address).map_err(|source| ServerError::Listen {
+                setting: "http.port",
+                address,
+                source,
+            })
         };
         let http_listener = http_wanted.map(bind).transpose()?;
         let shared =
@@ -270,9 +276,12 @@ impl Server {
     }
 }
 
-async fn listen(address: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), ServerError> {
-    let address = SocketAddr::new(address, port);
-    let error = |source| ServerError::Listen { address, source };
+async fn listen(
+    setting: &'static str,
+    address: (IpAddr, u16),
+) -> Result<(TcpListener, SocketAddr), ServerError> {
+    let address = SocketAddr::from(address);
+    let error = |source| ServerError::Listen { setting, address, source };
     let listener = TcpListener::bind(address).await.map_err(error)?;
     let address = listener.local_addr().map_err(error)?;
     Ok((listener, address))

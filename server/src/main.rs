@@ -123,7 +123,7 @@ fn report(done: anyhow::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            error!("{}", chain_text(&problem));
+            output::complain(chain_text(&problem));
             ExitCode::FAILURE
         }
     }
@@ -148,7 +148,7 @@ fn run_server(sources: anyhow::Result<Sources>) -> ExitCode {
     }
 }
 
-/// Says why the server ends: in the log, or on standard error if the filter keeps it out of the log.
+/// Says why the server ends: in the log, or on standard error if the filter of the log hides it.
 fn say_why(reason: &str) {
     if enabled!(Level::ERROR) {
         error!("{reason}");

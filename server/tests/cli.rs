@@ -253,6 +253,12 @@ fn problems_of_the_connection_and_the_login_end_with_2_and_say_what_to_do() {
     let (_, err) =
         ends_with(&output(&mut strandline(&["cli", "redis://ann:secret@db", "PING"])), 2);
     assert!(err.contains("STRANDLINE_PASSWORD") && !err.contains("secret"), "{err}");
+    for option in [&["--password", "hunter2"][..], &["--password=hunt:er2"]] {
+        let (out, err) =
+            ends_with(&output(&mut served.verb("cli", &[option, &["PING"]].concat())), 2);
+        assert!(err.contains("there is no option --password: use --password-file"), "{err}");
+        assert!(!err.contains("hunt") && out.is_empty(), "{out}{err}");
+    }
     let gone = served.address.to_string();
     drop(served);
     let (_, err) = ends_with(&output(&mut strandline(&["top", &gone, "--once"])), 2);
@@ -260,6 +266,54 @@ fn problems_of_the_connection_and_the_login_end_with_2_and_say_what_to_do() {
         err.contains(&format!("cannot connect to {gone}")) && err.contains("strandline serve"),
         "{err}"
     );
+}
+
+#[test]
+fn a_port_that_speaks_tls_is_named_and_so_is_what_it_wants() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".into()]).expect("it is made");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("crt"), made.cert.pem()).expect("writes");
+    std::fs::write(path("key"), made.signing_key.serialize_pem()).expect("writes");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+    let port = free.expect("a free port").port();
+    let config = format!(
+        "[tls]\nport = {port}\ncertificate = \"{crt}\"\nkey = \"{key}\"\n\
+         client_ca = \"{crt}\"\nclient_certificates = \"required\"\n",
+        crt = path("crt"),
+        key = path("key"),
+    );
+    let _served = Served::with(&config);
+    let address = format!("127.0.0.1:{port}");
+    let cli = |options: &[&str]| {
+        let arguments = [&["cli", "--address", &address], options, &["PING"]].concat();
+        ends_with(&output(&mut strandline(&arguments)), 2).1
+    };
+    assert!(cli(&[]).contains("this port speaks TLS: add --tls (and --cacert)"));
+    let refused = cli(&["--cacert", &path("crt")]);
+    assert!(refused.contains("the server wants a certificate: --cert and --key"), "{refused}");
+    let (_, err) = ends_with(&output(&mut strandline(&["health", &address])), 1);
+    assert!(err.contains("speaks TLS: ask the plain port"), "{err}");
+    let (_, err) = ends_with(&output(&mut strandline(&["health", "nonsense"])), 1);
+    assert!(err.contains("nonsense is no address: use HOST:PORT"), "{err}");
+}
+
+#[test]
+fn a_port_that_is_in_use_is_named_by_its_setting() {
+    let served = Served::new();
+    let data = served.folder.path().join("other").display().to_string();
+    for setting in ["port", "http.port"] {
+        let used = format!("{setting}={}", served.address.port());
+        let arguments = ["serve", "--dir", &data, "--set", "port=0", "--set", &used];
+        let (_, err) = ends_with(&output(&mut strandline(&arguments)), 1);
+        assert!(err.contains(&format!("{setting}: cannot listen on 127.0.0.1:")), "{err}");
+    }
+}
+
+#[test]
+fn an_empty_password_is_refused() {
+    let (_, err) = ends_with(&output(&mut strandline(&["hash-password"])), 1);
+    assert!(err.starts_with("strandline: the password on standard input is empty"), "{err}");
 }
 
 #[test]

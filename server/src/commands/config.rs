@@ -88,7 +88,8 @@ fn set(context: &mut Context<'_>, pairs: &[Bytes]) -> Result<Flow, Refusal> {
         let by_redis_name = || settings().find(|setting| setting.redis == Some(name.as_str()));
         let setting = find(&name).or_else(by_redis_name).ok_or_else(|| {
             Refusal::usage(format!(
-                "Unknown option or number of arguments for CONFIG SET - '{name}'"
+                "Unknown option or number of arguments for CONFIG SET - '{name}': strandline \
+                 settings lists all"
             ))
         })?;
         let is_repeated = |(other, _): &(&Setting, String)| other.name == setting.name;

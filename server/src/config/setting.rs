@@ -150,6 +150,12 @@ impl<T: Field> Field for Option<T> {
     }
 }
 
+/// A field that is more than one value.
+pub trait NamedParts {
+    /// The names of its parts.
+    fn names(&self) -> Vec<&str>;
+}
+
 /// One setting.
 pub struct Setting {
     /// The name: the key in the file, with a dot after its section.
@@ -206,13 +212,16 @@ macro_rules! setting {
 }
 
 /// The row of a setting that is more than one value, such as a list of tables. It can be set in the
-/// file only. Its field must be `Clone` and `PartialEq`.
+/// file only. Its field must be [`NamedParts`], `Clone` and `PartialEq`.
 macro_rules! list_setting {
     ($first:ident $(. $rest:ident)*) => {
         Setting::new(
             concat!(stringify!($first) $(, ".", stringify!($rest))*),
             FieldAccess {
-                plain: |_| Plain::Nothing,
+                plain: |config| {
+                    let names = config.$first $(. $rest)*.names().join(", ");
+                    if names.is_empty() { Plain::Nothing } else { Plain::Text(names) }
+                },
                 parse: |_, _| Err("set in the configuration file".into()),
                 copy: |from, to| to.$first $(. $rest)* = from.$first $(. $rest)*.clone(),
                 same: |one, other| one.$first $(. $rest)* == other.$first $(. $rest)*,

@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::mistake::mistake;
-use super::setting::{Setting, VARIABLE_PREFIX};
+use super::setting::{Plain, Setting, VARIABLE_PREFIX};
 use super::table::{find, settings};
 use super::{Config, ConfigError};
 use crate::tls::{Acceptor, TlsError};
@@ -69,15 +69,16 @@ impl Loaded {
         self.origins.get(setting.name).cloned().unwrap_or(Origin::Default)
     }
 
-    /// The settings as lines of text, one for each, with origins and without secrets.
+    /// The settings as lines of text, one for each, with origins and without secrets. Of a list
+    /// there are the names only.
     pub fn lines(&self) -> String {
         let line = |setting: &'static Setting| {
-            let value = if setting.in_file_only {
-                "…".to_owned()
-            } else if setting.secret {
-                setting.shown(&self.config)
-            } else {
-                setting.plain(&self.config).in_toml()
+            let value = match setting.plain(&self.config) {
+                Plain::Nothing if setting.in_file_only => {
+                    return format!("{} =  # none\n", setting.name);
+                }
+                _ if setting.in_file_only || setting.secret => setting.shown(&self.config),
+                plain => plain.in_toml(),
             };
             format!("{} = {value}  # {}\n", setting.name, self.origin(setting))
         };

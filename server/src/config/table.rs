@@ -6,13 +6,15 @@
 //! `Clone`, `PartialEq`), a field of [`Config`](super::Config), and its rows here, in the order of
 //! the document: those without a section come first, for TOML's sake. A field of a type of its own
 //! implements `Field` (`words!` for a choice of words). A list or a map of tables is a row of
-//! `list_setting!`. If a live setting must be handed to someone who does not read the settings each
-//! time, do so in `Shared::apply`.
+//! `list_setting!`, and its field is `NamedParts`. If a live setting must be handed to someone who
+//! does not read the settings each time, do so in `Shared::apply`.
 
 use strandline::{LEAST_OPEN_FILES, MAX_BODY_BYTES, MAX_SEQUENCE};
 
-use super::setting::{Field, FieldAccess, Plain, Setting, list_setting, setting, words};
-use crate::access::Secret;
+use super::setting::{
+    Field, FieldAccess, NamedParts, Plain, Setting, list_setting, setting, words,
+};
+use crate::access::{Secret, TokenKeySettings, UserTable};
 use crate::backups::{MOST_KEPT, Schedule};
 use crate::observe::LogFormat;
 use crate::tls::{ClientCertificates, TlsVersion};
@@ -104,6 +106,18 @@ static SERVER: &[Setting] = &[
         .help("The engine's memory."),
     list_setting!(users).live().help("The users, `[users.NAME]`: see access.md."),
 ];
+
+impl NamedParts for UserTable {
+    fn names(&self) -> Vec<&str> {
+        self.keys().map(String::as_str).collect()
+    }
+}
+
+impl NamedParts for Vec<TokenKeySettings> {
+    fn names(&self) -> Vec<&str> {
+        self.iter().map(|key| key.id.as_str()).collect()
+    }
+}
 
 static LIMITS: &[Setting] = &[
     setting!(limits.max_clients)
@@ -228,7 +242,7 @@ words!(ClientCertificates:
 words!(TlsVersion: "1.2" => TlsVersion::V12, "1.3" => TlsVersion::V13);
 
 static TLS: &[Setting] = &[
-    setting!(tls.port).example("7412").help(
+    setting!(tls.port).example("7413").help(
         "Port for TLS, beside the plain one; 0 takes a free one. Without it there is no TLS.",
     ),
     setting!(tls.bind)
@@ -259,7 +273,7 @@ static TLS: &[Setting] = &[
 words!(LogFormat: "text" => LogFormat::Text, "json" => LogFormat::Json);
 
 static OBSERVING: &[Setting] = &[
-    setting!(http.port).example("7413").help(
+    setting!(http.port).example("7412").help(
         "Port for metrics and health; 0 takes a free one. Without it there is none. It has no \
          password.",
     ),

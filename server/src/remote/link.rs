@@ -14,13 +14,16 @@ use tokio::time::timeout;
 
 use super::address::Address;
 use super::frame::{Frame, NotResp};
-use super::tls::{self, ClientTls, TlsProblem};
+use super::tls::{self, ClientTls, TlsProblem, certificate_wanted};
 
 /// How long a connection may take to be made.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Room for the bytes of one read.
 const READ_BYTES: usize = 64 << 10;
+
+/// The beginning of an alert of TLS, with which a server refuses bytes that are no TLS.
+const TLS_ALERT: [u8; 2] = [0x15, 0x03];
 
 /// A socket, with or without TLS.
 trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -49,6 +52,9 @@ pub enum LinkError {
     /// The peer is no server of this kind.
     #[error(transparent)]
     NotResp(#[from] NotResp),
+    /// The server answers with a message of TLS.
+    #[error("this port speaks TLS: add --tls (and --cacert)")]
+    NeedsTls,
     /// The handshake of TLS failed.
     #[error(transparent)]
     Tls(#[from] TlsProblem),
@@ -128,11 +134,16 @@ impl Link {
     /// Waits for a complete frame; returns its length.
     async fn arrived(&mut self) -> Result<usize, LinkError> {
         loop {
+            if self.input.starts_with(&TLS_ALERT) {
+                return Err(LinkError::NeedsTls);
+            }
             if let Some(length) = Frame::length(&self.input)? {
                 return Ok(length);
             }
             self.input.reserve(READ_BYTES);
-            if self.wire.read_buf(&mut self.input).await.map_err(LinkError::Lost)? == 0 {
+            let lost =
+                |problem| certificate_wanted(&problem).map_or(LinkError::Lost(problem), Into::into);
+            if self.wire.read_buf(&mut self.input).await.map_err(lost)? == 0 {
                 return Err(LinkError::Lost(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
                     "the server closed it",

@@ -3,6 +3,7 @@
 //! The server's certificate is always checked: against the certificates of a file, or against those
 //! that the operating system trusts.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::{AlertDescription, ClientConfig, Error, RootCertStore};
 
 /// A handshake failed.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +88,15 @@ fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     Ok(found)
 }
 
+/// The problem that the server wants a certificate of the client's, if it is that. In TLS 1.3 it
+/// says so after the handshake.
+pub fn certificate_wanted(problem: &io::Error) -> Option<TlsProblem> {
+    let of_tls = problem.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    let is_wanted =
+        matches!(of_tls, Some(Error::AlertReceived(AlertDescription::CertificateRequired)));
+    is_wanted.then(|| TlsProblem("the server wants a certificate: --cert and --key".into()))
+}
+
 /// Does the handshake.
 pub async fn secure(
     settings: &ClientTls,
@@ -97,6 +107,9 @@ pub async fn secure(
         .map_err(|_| TlsProblem(format!("{host} is no name that a certificate can have")))?;
     let connector = TlsConnector::from(Arc::clone(&settings.0));
     connector.connect(name, socket).await.map_err(|problem| {
+        if let Some(refused) = certificate_wanted(&problem) {
+            return refused;
+        }
         TlsProblem(format!(
             "the TLS handshake failed: {problem}; does this port speak TLS, and is the server's \
              certificate signed by one in --cacert?"

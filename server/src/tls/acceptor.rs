@@ -23,16 +23,20 @@ use super::socket::Socket;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file could not be read.
-    #[error("cannot read {path}")]
+    #[error("{setting}: cannot read {path}")]
     Read {
+        /// The setting that names it.
+        setting: &'static str,
         /// The file.
         path: PathBuf,
         /// The error of the operating system.
         source: io::Error,
     },
     /// A file has nothing that can be used.
-    #[error("{path} has no {what} in PEM")]
+    #[error("{setting}: {path} has no {what} in PEM")]
     Empty {
+        /// The setting that names it.
+        setting: &'static str,
         /// The file.
         path: PathBuf,
         /// What it must have.
@@ -135,7 +139,7 @@ fn read(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let mut roots = RootCertStore::empty();
-            for root in certificates(path)? {
+            for root in certificates("tls.client_ca", path)? {
                 roots.add(root).map_err(|error| unusable(path, &error))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
@@ -149,28 +153,33 @@ fn read(settings: &TlsSettings) -> Result<Arc<ServerConfig>, TlsError> {
     };
     let key = key.map_err(TlsError::Setting)?;
     let config = builder
-        .with_single_cert(certificates(certificate)?, private_key(key)?)
+        .with_single_cert(certificates("tls.certificate", certificate)?, private_key(key)?)
         .map_err(|error| unusable(certificate, &format!("{error} (key: {})", key.display())))?;
     Ok(Arc::new(config))
 }
 
-fn bytes_of(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_path_buf(), source })
+fn bytes_of(setting: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
+    let unread = |source| TlsError::Read { setting, path: path.to_path_buf(), source };
+    std::fs::read(path).map_err(unread)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let bytes = bytes_of(path)?;
+fn certificates(
+    setting: &'static str,
+    path: &Path,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let bytes = bytes_of(setting, path)?;
     let found: Vec<_> = CertificateDer::pem_slice_iter(&bytes).filter_map(Result::ok).collect();
     if found.is_empty() {
-        return Err(TlsError::Empty { path: path.to_path_buf(), what: "certificate" });
+        return Err(TlsError::Empty { setting, path: path.to_path_buf(), what: "certificate" });
     }
     Ok(found)
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let setting = "tls.key";
+    let empty = || TlsError::Empty { setting, path: path.to_path_buf(), what: "private key" };
     // The error does not repeat any of the text, which is a secret.
-    PrivateKeyDer::from_pem_slice(&bytes_of(path)?)
-        .map_err(|_| TlsError::Empty { path: path.to_path_buf(), what: "private key" })
+    PrivateKeyDer::from_pem_slice(&bytes_of(setting, path)?).map_err(|_| empty())
 }
 
 #[cfg(test)]
@@ -225,6 +234,7 @@ mod tests {
             let error = Acceptor::load(&settings(&folder)).err().expect("it is refused");
             format!("{:#}", anyhow::Error::from(error))
         };
+        assert!(error().starts_with("tls.certificate: cannot read "), "{}", error());
         assert!(error().contains("certificate: No such file"), "{}", error());
         write(&folder, &["certificate"]);
         std::fs::write(folder.path().join("key"), "open sesame").expect("it is written");

@@ -63,8 +63,9 @@ fn check_config_prints_settings_with_their_sources_or_says_what_is_wrong() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let file = folder.path().join("strandline.toml");
     let name = file.to_str().expect("it is UTF-8");
-    std::fs::write(&file, "password = \"open sesame\"\n[limits]\nidle_seconds = 1\n")
-        .expect("it is written");
+    let given = "password = \"open sesame\"\n[limits]\nidle_seconds = 1\n\
+                 [users.shop]\nrules = \"+@read ~*\"\n[users.monitor]\nrules = \"+info\"\n";
+    std::fs::write(&file, given).expect("it is written");
     let checked = run(
         &["check-config", name, "--set", "threads=2"],
         &[("STRANDLINE_LIMITS_IDLE_SECONDS", "9")],
@@ -76,6 +77,8 @@ fn check_config_prints_settings_with_their_sources_or_says_what_is_wrong() {
         "threads = 2  # command line",
         "port = 7411  # default",
         &format!("password = (hidden)  # {name}"),
+        &format!("users = monitor, shop  # {name}"),
+        "tokens.keys =  # none",
     ] {
         assert!(printed.lines().any(|printed| printed == line), "{line}\n{printed}");
     }
@@ -170,13 +173,19 @@ fn a_setting_that_is_changed_takes_effect_on_open_connections_and_new_ones() {
 
 #[test]
 fn a_change_that_is_refused_changes_nothing() {
-    let server = TestServer::with(|config| config.password = Some("sesame".into()));
+    let server = TestServer::with(|config| {
+        config.password = Some("sesame".into());
+        config.users.insert("shop".into(), strandline_server::UserSettings::default());
+    });
     let mut client = server.client();
     client.line("AUTH sesame");
     for (line, needed) in [
         ("CONFIG SET limits.idle_seconds 9 port 1", "port is read at the start only"),
         ("CONFIG SET limits.idle_seconds 9 limits.auth_seconds 0", "must be from 1 to"),
-        ("CONFIG SET limits.idle_seconds 9 limits.max_body_bytes 16777216 x 1", "'x'"),
+        (
+            "CONFIG SET limits.idle_seconds 9 limits.max_body_bytes 16777216 x 1",
+            "'x': strandline settings lists",
+        ),
         ("CONFIG SET limits.idle_seconds 9 timeout 8", "twice"),
         ("CONFIG SET limits.idle_seconds nine", "must be a number"),
         ("CONFIG SET limits.idle_seconds", "wrong number of arguments"),
@@ -190,6 +199,7 @@ fn a_change_that_is_refused_changes_nothing() {
     }
     let everything = client.line("CONFIG GET *");
     assert_eq!(everything.get("password").text(), "(hidden)");
+    assert_eq!(everything.get("users").text(), "shop");
     assert_eq!(everything.get("port").text(), server.address.port().to_string());
     assert!(everything.items().iter().all(|item| !item.text().contains("sesame")));
 }

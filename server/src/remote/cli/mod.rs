@@ -66,6 +66,7 @@ impl Manner {
 pub fn run(arguments: CliArguments) -> anyhow::Result<()> {
     let CliArguments { server, json, words } = arguments;
     let mut words: Vec<Vec<u8>> = words.into_iter().map(OsString::into_vec).collect();
+    refuse_option(&words)?;
     let named = words.first().and_then(|word| String::from_utf8(word.clone()).ok());
     let address = match named.filter(|word| word.contains(':')) {
         Some(word) => {
@@ -74,6 +75,7 @@ pub fn run(arguments: CliArguments) -> anyhow::Result<()> {
         }
         None => None,
     };
+    refuse_option(&words)?;
     let mut login = server.at(address).login()?;
     let is_terminal = io::stdout().is_terminal();
     let manner = Manner { json, is_terminal, paint: Paint::for_stdout() };
@@ -86,6 +88,25 @@ pub fn run(arguments: CliArguments) -> anyhow::Result<()> {
     } else {
         runtime.block_on(run_input(&mut link, manner))
     }
+}
+
+/// Refuses an option that is not known, which would be sent as a command. Its value may be a
+/// secret, and is not repeated.
+fn refuse_option(words: &[Vec<u8>]) -> anyhow::Result<()> {
+    let first = words.first().map_or(&b""[..], Vec::as_slice);
+    if !first.starts_with(b"-") {
+        return Ok(());
+    }
+    let name = first.split(|byte| *byte == b'=').next().unwrap_or_default();
+    let name = String::from_utf8_lossy(name);
+    anyhow::ensure!(
+        !matches!(&*name, "--password" | "--pass"),
+        "there is no option {name}: use --password-file or STRANDLINE_PASSWORD"
+    );
+    anyhow::bail!(
+        "there is no option {name} here: strandline cli --help lists those there are, which come \
+         before the address and the command"
+    )
 }
 
 /// Whether the replies to a command are push frames in RESP3.
