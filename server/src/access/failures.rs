@@ -50,7 +50,7 @@ impl Failures {
         // 2^16 times the first wait is far above the longest.
         let pause = FIRST_WAIT.saturating_mul(1 << (failed.count - FREE - 1).min(16));
         failed.next = failed.next.max(now) + pause.min(LONGEST_WAIT);
-        failed.next - now
+        failed.next.saturating_sub(now)
     }
 
     /// Notes a failed attempt.

@@ -40,7 +40,7 @@ impl Session {
                 return true;
             }
         }
-        if self.input_ended && self.is_stranger() && self.was_refused {
+        if self.input_ended && self.is_stranger() && self.refused_logins > 0 {
             // Whoever guesses and has gone is not waited for.
             return true;
         }

@@ -75,7 +75,7 @@ impl Session {
                     count += 1;
                     self.one(request, &mut collected).await;
                     self.note_memory();
-                    if self.has_logged_in {
+                    if self.logins > 0 {
                         // It may have taken seconds: the round ends, so that deadlines and requests
                         // to end are seen before the next login.
                         break;
@@ -193,7 +193,7 @@ impl Session {
                 self.blocked = Some(waiting);
             }
             Ok(Flow::LogIn(login)) => {
-                self.has_logged_in = true;
+                self.logins += 1;
                 self.log_in(*login).await;
             }
             Ok(Flow::Slow(work)) => {

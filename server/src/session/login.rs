@@ -21,7 +21,7 @@ impl Session {
         if !wait.is_zero() {
             let until = Instant::now() + wait;
             if until > self.login_deadline && !self.connection.is_logged_in() {
-                self.was_refused = true;
+                self.refused_logins += 1;
                 let text = "too many failed logins from this address: try again later";
                 return self.refuse(&Refusal::new("NOAUTH", text));
             }
@@ -37,7 +37,7 @@ impl Session {
                 then(&mut context(&self.shared, &mut self.connection))
             }
             Ok(Err(error)) => {
-                self.was_refused = true;
+                self.refused_logins += 1;
                 self.shared.access.failures.note(address, self.shared.monotonic());
                 Err(refused(error))
             }

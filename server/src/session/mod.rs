@@ -89,10 +89,10 @@ pub struct Session {
     /// The bytes of output for which there was no space when this connection last tried to
     /// continue. It continues when there is space.
     short_of: Option<usize>,
-    /// Whether the last command of the round was a login.
-    has_logged_in: bool,
-    /// Whether a login was refused.
-    was_refused: bool,
+    /// The logins in this round: no more than one.
+    logins: u32,
+    /// The logins that were refused.
+    refused_logins: u32,
     /// Every complete request of the input has run.
     out_of_requests: bool,
     /// The client has closed its sending half.
@@ -137,8 +137,8 @@ impl Session {
             pending: None,
             paced_until: None,
             short_of: None,
-            has_logged_in: false,
-            was_refused: false,
+            logins: 0,
+            refused_logins: 0,
             out_of_requests: true,
             input_ended: false,
             closing: false,
