@@ -138,7 +138,7 @@ fn a_damaged_segment_refuses_no_open_whatever_the_log_changes_in_it() {
     let whole = open(&SimulatedDisk::from_image(&image), false).expect("opens");
     assert_eq!(readable(&whole, &expected, "no file"), 14);
     let damaged = damaged(&image);
-    assert!(damaged.len() > 40, "{} kinds of damage", damaged.len());
+    assert!(damaged.len() >= 40, "{} kinds of damage", damaged.len());
     let mut away = 0;
     for (file, image) in damaged {
         let disk = SimulatedDisk::from_image(&image);
