@@ -75,8 +75,10 @@ fn an_id_past_its_window_costs_no_read_and_leaves_the_disk_with_the_next_merge()
     let house = house();
     let append = |engine: &Engine, number: u64, body: &[u8]| {
         let store = engine.store("messages").expect("is there");
-        let id = format!("an id of some length, number {number}");
-        let batch = Batch::new().append(&store, b"c/1", body).id(id.as_bytes());
+        // Pages of ids are compressed, and these do not become shorter.
+        let mut dice = Dice::new(number);
+        let id: Vec<u8> = (0..64).map(|_| dice.below(256) as u8).collect();
+        let batch = Batch::new().append(&store, b"c/1", body).id(id);
         engine.submit(batch).expect("queued").wait().expect("committed")
     };
     let engine = house.engine();
@@ -106,7 +108,7 @@ fn an_id_past_its_window_costs_no_read_and_leaves_the_disk_with_the_next_merge()
     assert!(reads <= 1, "{reads} reads for an id that is forgotten");
     engine.compact().expect("merges");
     engine.close().expect("closes");
-    assert!(10 * house.bytes() < with_ids, "{} bytes after {with_ids}", house.bytes());
+    assert!(house.bytes() + 2000 * 50 < with_ids, "{} bytes after {with_ids}", house.bytes());
 }
 
 #[test]
