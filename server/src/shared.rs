@@ -182,10 +182,9 @@ impl Shared {
         if let Some(Err(problem)) = self.tls.as_ref().map(Acceptor::reload) {
             note_old_certificate(problem);
         }
-        if let Some(config) = self.config.read().transpose()? {
-            self.load_users(&config)?;
-        }
-        self.config.reload().map(|change| self.apply(&change))
+        let change = self.config.reload(|config| self.load_users(config))?;
+        self.apply(&change);
+        Ok(())
     }
 
     /// Replaces users and tokens by those of these settings. With an error the old ones stay.

@@ -118,8 +118,11 @@ impl RunningConfig {
     }
 
     /// Reads the sources again, and takes from them what may change at run time. With an error
-    /// nothing changes.
-    pub fn reload(&self) -> Result<Change, ConfigError> {
+    /// nothing changes. `apply` is given the new settings before they hold, and may refuse them.
+    pub fn reload(
+        &self,
+        apply: impl FnOnce(&Config) -> Result<(), ConfigError>,
+    ) -> Result<Change, ConfigError> {
         let mut changed = self.changed.lock();
         let before = self.now();
         let Some(sources) = &self.sources else {
@@ -136,6 +139,7 @@ impl RunningConfig {
             }
         }
         config.check()?;
+        apply(&config)?;
         changed.clear();
         Ok(self.replace(config))
     }
@@ -245,11 +249,11 @@ mod tests {
         let running = RunningConfig::new(given, Some(sources), None);
         running.set(&wanted(&[("limits.auth_seconds", "9")])).expect("it may change");
         write("threads = 3\n[limits]\nauth_seconds = 4\nidle_seconds = 5\n");
-        let change = running.reload().expect("the file is valid");
+        let change = running.reload(|_| Ok(())).expect("the file is valid");
         assert_eq!((change.before.limits.auth_seconds, change.now.limits.auth_seconds), (9, 4));
         assert_eq!((change.now.limits.idle_seconds, change.now.threads), (5, 2));
         write("[limits]\nauth_seconds = 0\n");
-        assert!(running.reload().is_err());
+        assert!(running.reload(|_| Ok(())).is_err());
         assert_eq!(running.now().limits.auth_seconds, 4);
     }
 }

@@ -536,3 +536,23 @@ fn a_file_that_is_loaded_again_does_not_open_a_server_that_was_not() {
     assert_eq!(ops.line("ACL LOAD"), ok());
     assert_eq!(server.client().line("PING").word(), "NOAUTH");
 }
+
+#[test]
+fn a_reload_takes_settings_and_users_together_or_neither() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("strandline.toml");
+    let write = |text: &str| std::fs::write(&file, text).expect("writes");
+    write("password = \"secret\"\n");
+    let server = TestServer::of_file(&file);
+    let mut admin = logged_in(&server, "default", "secret");
+    for (text, is_valid) in [
+        ("[slowlog]\nlength = 7\n[users.ann]\nrules = \"+@reed\"\n", false),
+        ("[slowlog]\nlength = 7\n[users.ann]\nrules = \"+@read\"\n", true),
+    ] {
+        write(&format!("password = \"secret\"\n{text}"));
+        assert_eq!(server.try_reload(), is_valid);
+        let length = admin.line("CONFIG GET slowlog.length").get("slowlog.length");
+        assert_eq!(length == Value::bulk("7"), is_valid);
+        assert_eq!(texts(&admin.line("ACL USERS")).contains(&"ann".to_owned()), is_valid);
+    }
+}
