@@ -155,10 +155,9 @@ impl Server {
         Server::open(config, None).await
     }
 
-    /// The same with settings that are read from these sources, which can be read again while the
+    /// The same with settings that were read from these sources, which can be read again while the
     /// server runs.
-    pub async fn start_from(sources: Sources) -> Result<Server, ServerError> {
-        let config = sources.load()?.config;
+    pub async fn start_from(sources: Sources, config: Config) -> Result<Server, ServerError> {
         Server::open(config, Some(sources)).await
     }
 

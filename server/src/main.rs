@@ -28,7 +28,7 @@ use configuring::Serve;
 use log::Log;
 use mimalloc::MiMalloc;
 use service::Systemd;
-use strandline_server::{LogSettings, Server, ServerError, Sources, StopReason, start_log};
+use strandline_server::{Config, LogSettings, Server, ServerError, Sources, StopReason, start_log};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{Level, enabled, error, info, warn};
 
@@ -94,11 +94,9 @@ fn main() -> ExitCode {
     let start_log = |settings: &LogSettings| start_log(settings, move || writer.clone());
     let code = match verb {
         Verb::Serve(serve) => {
-            let sources = serve.sources();
-            // Settings that cannot be read are reported by the start of the server.
-            let loaded = sources.as_ref().ok().and_then(|sources| sources.load().ok());
-            start_log(&loaded.map(|loaded| loaded.config.log).unwrap_or_default());
-            run_server(sources)
+            let given = given_settings(serve);
+            start_log(&given.as_ref().map(|(_, config)| config.log.clone()).unwrap_or_default());
+            run_server(given)
         }
         Verb::Tool(tool) => {
             start_log(&LogSettings::default());
@@ -129,8 +127,15 @@ fn report(done: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-fn run_server(sources: anyhow::Result<Sources>) -> ExitCode {
-    match sources.and_then(run) {
+/// The sources of the settings, and what was read from them.
+fn given_settings(serve: Serve) -> anyhow::Result<(Sources, Config)> {
+    let sources = serve.sources()?;
+    let config = sources.load()?.config;
+    Ok((sources, config))
+}
+
+fn run_server(given: anyhow::Result<(Sources, Config)>) -> ExitCode {
+    match given.and_then(run) {
         Ok(StopReason::Asked) => ExitCode::SUCCESS,
         Ok(StopReason::Poisoned) => {
             say_why("a write or fsync failed: restart to recover what is durable");
@@ -192,25 +197,25 @@ fn chain_text(problem: &anyhow::Error) -> String {
     text
 }
 
-fn run(sources: Sources) -> anyhow::Result<StopReason> {
+fn run(given: (Sources, Config)) -> anyhow::Result<StopReason> {
     // This thread accepts connections, and waits for signals.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let reason = runtime.block_on(serve_until_stopped(sources))?;
+    let reason = runtime.block_on(serve_until_stopped(given))?;
     // There is nothing to wait for: the engine is closed.
     runtime.shutdown_background();
     Ok(reason)
 }
 
-async fn serve_until_stopped(sources: Sources) -> anyhow::Result<StopReason> {
+async fn serve_until_stopped((sources, config): (Sources, Config)) -> anyhow::Result<StopReason> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     // It would end the process if nobody listened to it.
     let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    let dir = sources.load()?.config.dir;
-    let mut server = Server::start_from(sources)
+    let dir = config.dir.clone();
+    let mut server = Server::start_from(sources, config)
         .await
         .with_context(|| format!("cannot serve {}", dir.display()))?;
     announce(&server);

@@ -133,8 +133,9 @@ fn open_once(dir: Dir, clock: Arc<dyn Clock>, options: Options, has_space: bool)
         Recovery::new(replay.entries, settled.checkpoint, &tail, &mut settled, dir.boot_id());
     let mut wal = None;
     if let Some(copied) = copied {
-        let sizes = (options.wal_file_bytes, sure.now_ms(&*clock));
-        wal = Some(begin_epoch(&dir, &mut manifest, copied, (&mut files, &tail), sizes)?);
+        let (file_bytes, now_ms) = (options.wal_file_bytes, sure.now_ms(&*clock));
+        let log = (&mut files, &tail);
+        wal = Some(begin_epoch(&dir, &mut manifest, copied, log, file_bytes, now_ms)?);
         remove_leftovers(&dir, &manifest, &mut files)?;
     }
     let whole = replay.whole_since(tail.whole_from);
@@ -370,7 +371,8 @@ fn begin_epoch(
     manifest: &mut Manifest,
     copied: Unnamed,
     (wal_files, tail): (&mut Vec<WalFile>, &Tail),
-    (wal_file_bytes, sure_now_ms): (u64, TimeMs),
+    wal_file_bytes: u64,
+    sure_now_ms: TimeMs,
 ) -> Result<Wal> {
     let header = *copied.header();
     let file = copied.name().map_err(Failure::into_error)?;

@@ -58,7 +58,8 @@ impl TestServer {
         let flags = flags.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let sources = Sources { file: Some(file.to_path_buf()), flags, ..Sources::default() };
         let config = sources.load().expect("they are valid").config;
-        TestServer::run(dir, config, Server::start_from(sources))
+        let starting = Server::start_from(sources, config.clone());
+        TestServer::run(dir, config, starting)
     }
 
     fn run(
