@@ -107,7 +107,7 @@ impl Connection {
             let left_ms = terminal.expires_ms.saturating_sub(shared.now_ms());
             Instant::now() + Duration::from_millis(left_ms).min(LONGEST)
         });
-        self.user_rate = shared.access.user_rate(&identity);
+        self.user_rate = shared.access.user_rate(&identity, shared.monotonic());
         *self.client.user.lock() = Bytes::copy_from_slice(identity.name());
         self.client.is_terminal.store(identity.terminal().is_some(), Ordering::Relaxed);
         self.subscriptions.see(identity.sight());

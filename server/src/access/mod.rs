@@ -363,12 +363,12 @@ impl Access {
     }
 
     /// The limit on the commands of all connections of a user.
-    pub fn user_rate(&self, identity: &Identity) -> Option<Arc<Rate>> {
+    pub fn user_rate(&self, identity: &Identity, now: Duration) -> Option<Arc<Rate>> {
         let RateSettings { user_per_second, user_burst, .. } = self.rates;
         if user_per_second == 0 || !identity.is_known() {
             return None;
         }
-        self.user_rates.of(identity.name(), || Rate::new(user_per_second, user_burst))
+        self.user_rates.of(identity, now, || Rate::new(user_per_second, user_burst))
     }
 
     /// Random bytes in hexadecimal digits, as a password.

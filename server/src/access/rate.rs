@@ -5,15 +5,17 @@
 //! each took its share of a second (GCRA). A burst is how far this may be ahead of now.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::identity::Identity;
+
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// The names above which unused limits are forgotten.
+/// The users above which limits that allow a whole burst are forgotten.
 const MANY: usize = 1024;
 
 /// A limit on commands per second.
@@ -51,30 +53,53 @@ impl Rate {
     pub fn give_back(&self) {
         self.taken_until_ns.fetch_sub(self.share_ns, Ordering::Relaxed);
     }
+
+    /// Whether it allows a whole burst, as a new one does.
+    fn is_whole(&self, now: Duration) -> bool {
+        u128::from(self.taken_until_ns.load(Ordering::Relaxed)) <= now.as_nanos()
+    }
 }
 
-/// The limits of users, by name, for as long as a connection acts as that user.
+/// The limits of users. One that a user has used up stays when its last connection ends: to connect
+/// again gives no new burst.
 #[derive(Default)]
-pub struct UserRates(Mutex<HashMap<Vec<u8>, Weak<Rate>>>);
+pub struct UserRates(Mutex<HashMap<RatedUser, Arc<Rate>>>);
+
+/// A user with rules and a terminal's user have limits of their own if they have one name.
+#[derive(PartialEq, Eq, Hash)]
+struct RatedUser {
+    is_terminal: bool,
+    name: Vec<u8>,
+}
 
 impl UserRates {
-    /// The limit of a user; `make` is called if no connection has it.
-    pub fn of(&self, user: &[u8], make: impl FnOnce() -> Option<Rate>) -> Option<Arc<Rate>> {
+    /// The limit of a user; `make` is called if it has none yet.
+    pub fn of(
+        &self,
+        user: &Identity,
+        now: Duration,
+        make: impl FnOnce() -> Option<Rate>,
+    ) -> Option<Arc<Rate>> {
+        let is_terminal = user.terminal().is_some();
+        let user = RatedUser { is_terminal, name: user.name().to_vec() };
         let mut known = self.0.lock();
-        if let Some(rate) = known.get(user).and_then(Weak::upgrade) {
-            return Some(rate);
+        if let Some(rate) = known.get(&user) {
+            return Some(Arc::clone(rate));
         }
         let rate = Arc::new(make()?);
         if known.len() >= MANY && known.len() == known.capacity() {
-            known.retain(|_, rate| rate.strong_count() > 0);
+            known.retain(|_, rate| Arc::strong_count(rate) > 1 || !rate.is_whole(now));
         }
-        known.insert(user.to_vec(), Arc::downgrade(&rate));
+        known.insert(user, Arc::clone(&rate));
         Some(rate)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::account::Account;
+    use super::super::rules::Rules;
+    use super::super::token::TerminalToken;
     use super::*;
 
     const fn ms(count: u64) -> Duration {
@@ -102,16 +127,38 @@ mod tests {
         assert_eq!(Rate::new(1, 0).expect("it is a limit").take(ms(1)), Ok(()));
     }
 
+    fn user(name: &str) -> Identity {
+        Identity::User(Arc::new(Account::new(1, name, Rules::default(), None)))
+    }
+
+    fn terminal(name: &str) -> Identity {
+        Identity::Terminal(Arc::new(TerminalToken {
+            user: name.into(),
+            ..TerminalToken::default()
+        }))
+    }
+
     #[test]
-    fn the_connections_of_a_user_share_a_limit_that_is_forgotten_with_them() {
+    fn the_connections_of_a_user_share_a_limit() {
         let rates = UserRates::default();
-        let of = |name: &str| rates.of(name.as_bytes(), || Rate::new(1, 1)).expect("a limit");
-        let (first, second) = (of("ann"), of("ann"));
-        assert!(Arc::ptr_eq(&first, &second) && !Arc::ptr_eq(&first, &of("bob")));
+        let of = |user: &Identity| rates.of(user, ms(1), || Rate::new(1, 1)).expect("a limit");
+        let ann = of(&user("ann"));
+        assert!(Arc::ptr_eq(&ann, &of(&user("ann"))));
+        assert!(!Arc::ptr_eq(&ann, &of(&user("bob"))));
+        assert!(!Arc::ptr_eq(&ann, &of(&terminal("ann"))), "a token does not name a user of rules");
+    }
+
+    #[test]
+    fn a_limit_is_forgotten_when_nobody_has_it_and_it_is_whole_again() {
+        let rates = UserRates::default();
+        let of = |name: &str, now| rates.of(&user(name), now, || Rate::new(1, 1)).expect("a limit");
+        let ann = of("ann", ms(0));
+        assert_eq!(of("spent", ms(0)).take(ms(0)), Ok(()));
         for number in 0..10 * MANY {
-            of(&number.to_string());
+            of(&number.to_string(), ms(999));
         }
         assert!(rates.0.lock().len() < 4 * MANY, "{}", rates.0.lock().len());
-        assert!(Arc::ptr_eq(&first, &of("ann")));
+        assert!(Arc::ptr_eq(&ann, &of("ann", ms(999))));
+        assert_eq!(of("spent", ms(999)).take(ms(999)), Err(ms(1)), "to come again gives no burst");
     }
 }

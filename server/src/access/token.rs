@@ -28,7 +28,7 @@ const SKEW_MS: u64 = 60_000;
 const MOST_ID_BYTES: usize = 200;
 
 /// What a terminal may do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TerminalToken {
     /// The user that it acts as.
     pub user: Bytes,
