@@ -118,10 +118,11 @@ fn write_words(words: impl Iterator<Item = String>, out: &mut Encoder) {
     }
 }
 
-/// The fields of Redis; there are no selectors.
+/// The fields of Redis, and the name of its certificates if it has one; there are no selectors.
 fn write_user(user: Option<&Account>, out: &mut Encoder) {
-    let Some(rules) = user.map(Account::rules) else { return out.null() };
-    out.map(6);
+    let Some(user) = user else { return out.null() };
+    let (rules, certificate) = (user.rules(), user.certificate());
+    out.map(6 + usize::from(certificate.is_some()));
     out.bulk("flags");
     let mut flags = vec![if rules.is_on { "on" } else { "off" }.to_owned()];
     flags.extend(rules.needs_no_password.then(|| "nopass".to_owned()));
@@ -138,6 +139,10 @@ fn write_user(user: Option<&Account>, out: &mut Encoder) {
     }
     out.bulk("selectors");
     out.array(0);
+    if let Some(name) = certificate {
+        out.bulk("certificate");
+        out.bulk(name);
+    }
 }
 
 /// The commands of a category.

@@ -302,7 +302,8 @@ fn users_of_the_file_are_loaded_and_loaded_again() {
     let file = folder.path().join("strandline.toml");
     let hash = strandline_server::Hash::of(b"pass").expect("a hash");
     let user = format!(
-        "[users.ann]\nrules = \"+@read ~messages:*\"\npassword_hash = \"{}\"\n",
+        "[users.ann]\nrules = \"+@read ~messages:*\"\ncertificate = \"ann.example\"\n\
+         password_hash = \"{}\"\n",
         hash.text()
     );
     let write = |text: &str| std::fs::write(&file, text).expect("writes");
@@ -310,6 +311,7 @@ fn users_of_the_file_are_loaded_and_loaded_again() {
     let server = TestServer::of_file(&file);
     let mut admin = logged_in(&server, "default", "secret");
     let mut ann = logged_in(&server, "ann", "pass");
+    assert_eq!(admin.line("ACL GETUSER ann").get("certificate").text(), "ann.example");
     assert_eq!(ann.line("TL.LAST messages:x"), Value::Null);
     assert_eq!(ann.line("TL.APPEND messages:x y").word(), "NOPERM");
     admin.line("ACL SETUSER eve on nopass");
