@@ -4,10 +4,9 @@
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use strandline_server::{Sources, check_access, sample_file, settings_help};
+use strandline_server::{Sources, check, sample_file, settings_help};
 
 /// The options that give settings. They override the environment, which overrides the file.
 #[derive(Args)]
@@ -107,37 +106,15 @@ pub struct ListSettings {
 }
 
 /// Runs a verb.
-pub fn run(verb: Configuring) -> ExitCode {
+pub fn run(verb: Configuring) -> anyhow::Result<()> {
     let text = match verb {
-        Configuring::Settings(ListSettings { sample: true }) => Ok(sample_file()),
-        Configuring::Settings(ListSettings { sample: false }) => Ok(settings_help()),
+        Configuring::Settings(ListSettings { sample: true }) => sample_file(),
+        Configuring::Settings(ListSettings { sample: false }) => settings_help(),
         Configuring::CheckConfig(CheckConfig { file, settings }) => {
-            GivenSettings { config: file, settings }.sources().and_then(|sources| {
-                let loaded = sources.load()?;
-                loaded.check_files()?;
-                check_access(&loaded.config)?;
-                Ok(loaded.lines())
-            })
+            let loaded = GivenSettings { config: file, settings }.sources()?.load()?;
+            check(&loaded.config)?;
+            loaded.lines()
         }
     };
-    match text {
-        Ok(text) => print(&text),
-        Err(problem) => {
-            // Without a reader of standard error there is still the exit code.
-            let _ = writeln!(io::stderr(), "{}", crate::chain_text(&problem));
-            ExitCode::from(1)
-        }
-    }
-}
-
-/// Prints to standard output. A reader that went away has seen what it wanted.
-fn print(text: &str) -> ExitCode {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            let _ = writeln!(io::stderr(), "cannot write to standard output: {error}");
-            ExitCode::from(1)
-        }
-        _ => ExitCode::SUCCESS,
-    }
+    Ok(io::stdout().write_all(text.as_bytes())?)
 }

@@ -97,14 +97,32 @@ use crate::pool::Pool;
 use crate::shared::{Measured, Shared};
 use crate::tls::Acceptor;
 
-/// Checks the users, tokens and rates of the settings, as a start of the server does. Takes tens of
-/// milliseconds if there is a password.
-pub fn check_access(config: &Config) -> Result<(), ConfigError> {
-    open_access(config).map(drop)
+/// Checks the settings and what they name, as a start of the server does: users, keys of tokens,
+/// certificates, directories. Takes tens of milliseconds if there is a password.
+pub fn check(config: &Config) -> Result<(), ServerError> {
+    config.check()?;
+    Prepared::of(config).map(drop)
 }
 
-fn open_access(config: &Config) -> Result<Access, ConfigError> {
-    Access::open(&config.access(), commands::catalog()).map_err(|what| ConfigError::Value { what })
+/// What is made of the settings before the engine opens. A mistake in them is found before the
+/// engine recovers, which may take long.
+struct Prepared {
+    access: Access,
+    tls: Option<Acceptor>,
+}
+
+impl Prepared {
+    /// Reads the certificates. Takes tens of milliseconds if there is a password.
+    fn of(config: &Config) -> Result<Prepared, ServerError> {
+        let wrong = |what| ConfigError::Value { what };
+        if let Some(dir) = config.backup_dir.as_ref().filter(|dir| dir.exists() && !dir.is_dir()) {
+            let what = format!("backup_dir: {} is not a directory", dir.display());
+            return Err(wrong(what).into());
+        }
+        let access = Access::open(&config.access(), commands::catalog()).map_err(wrong)?;
+        let tls = config.tls.port.map(|_| Acceptor::load(&config.tls)).transpose()?;
+        Ok(Prepared { access, tls })
+    }
 }
 
 /// The reason why a server could not start, or did not end well.
@@ -174,11 +192,10 @@ impl Server {
         let (dir, options) = (config.dir.clone(), config.engine_options());
         let pool = Pool::start(config.loops() + 1).map_err(ServerError::Threads)?;
         let measured = Measured::new(&config);
-        // A mistake in the settings is found before the engine recovers, which may take long.
-        let access = pool.spawn(move || open_access(&config)).await??;
+        let prepared = pool.spawn(move || Prepared::of(&config)).await??;
         let open = move || Ok((measured.open(&dir, options)?, measured));
         let opened = pool.spawn(open).await?.map_err(ServerError::Engine)?;
-        Server::start_with(opened, access, running, pool).await
+        Server::start_with(opened, prepared, running, pool).await
     }
 
     /// Starts to listen for an open engine. The engine's settings in `config` are ignored. Metrics
@@ -189,13 +206,13 @@ impl Server {
         let measured = Measured::new(&config);
         let running = RunningConfig::new(config, None, None);
         let given = running.now();
-        let access = pool.spawn(move || open_access(&given)).await??;
-        Server::start_with((engine, measured), access, running, pool).await
+        let prepared = pool.spawn(move || Prepared::of(&given)).await??;
+        Server::start_with((engine, measured), prepared, running, pool).await
     }
 
     async fn start_with(
         (engine, measured): (Engine, Measured),
-        access: Access,
+        Prepared { access, tls }: Prepared,
         running: RunningConfig,
         pool: Pool,
     ) -> Result<Server, ServerError> {
@@ -209,11 +226,10 @@ impl Server {
         let (engine, messaging) = pool.spawn(open).await??;
         let (plain, address) = listen("port", (config.bind, config.port)).await?;
         let mut listeners = Listeners { plain, encrypted: None };
-        let (mut tls, mut tls_address) = (None, None);
+        let mut tls_address = None;
         if let Some(port) = config.tls.port {
             let bind = config.tls.bind.unwrap_or(config.bind);
             let (listener, address) = listen("tls.port", (bind, port)).await?;
-            tls = Some(Acceptor::load(&config.tls)?);
             (listeners.encrypted, tls_address) = (Some(listener), Some(address));
         }
         let http_wanted = config.http.port.map(|port| SocketAddr::new(config.http.bind, port));

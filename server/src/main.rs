@@ -101,13 +101,13 @@ fn main() -> ExitCode {
         Verb::Tool(tool) => {
             start_log(&LogSettings::default());
             match tool {
-                Tool::Configuring(verb) => configuring::run(verb),
+                Tool::Configuring(verb) => output::written(configuring::run(verb), 1),
                 Tool::Health(arguments) => health::run(&arguments),
-                Tool::HashPassword => report(hash::run()),
+                Tool::HashPassword => output::written(hash::run(), 1),
                 Tool::Care(care) => care::run(care),
                 Tool::Remote(verb) => remote::run(*verb),
-                Tool::Completions { shell } => output::written(print_completions(shell)),
-                Tool::Man { dir } => output::written(print_manual(dir.as_deref())),
+                Tool::Completions { shell } => output::written(print_completions(shell), 2),
+                Tool::Man { dir } => output::written(print_manual(dir.as_deref()), 2),
             }
         }
     };
@@ -115,16 +115,6 @@ fn main() -> ExitCode {
     strandline_server::finish_traces();
     log.finish();
     code
-}
-
-fn report(done: anyhow::Result<()>) -> ExitCode {
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            output::complain(chain_text(&problem));
-            ExitCode::FAILURE
-        }
-    }
 }
 
 /// The sources of the settings, and what was read from them.

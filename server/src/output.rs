@@ -38,13 +38,13 @@ pub fn is_unread(problem: &anyhow::Error) -> bool {
     problem.downcast_ref().is_some_and(is_broken_pipe)
 }
 
-/// The exit code of a verb that only prints: 2 for a problem, which is reported. A reader of
-/// standard output that went away is none.
-pub fn written(done: anyhow::Result<()>) -> ExitCode {
+/// The exit code of a verb that only prints. A problem is reported, and gives the code
+/// `failure`. A reader of standard output that went away is no problem.
+pub fn written(done: anyhow::Result<()>, failure: u8) -> ExitCode {
     match done {
         Err(problem) if !is_unread(&problem) => {
             complain(crate::chain_text(&problem));
-            ExitCode::from(2)
+            ExitCode::from(failure)
         }
         _ => ExitCode::SUCCESS,
     }

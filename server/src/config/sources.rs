@@ -13,7 +13,6 @@ use super::mistake::mistake;
 use super::setting::{Plain, Setting, VARIABLE_PREFIX};
 use super::table::{find, settings};
 use super::{Config, ConfigError};
-use crate::tls::{Acceptor, TlsError};
 
 /// The variable with the path of the file.
 pub const FILE_VARIABLE: &str = "STRANDLINE_CONFIG";
@@ -83,14 +82,6 @@ impl Loaded {
             format!("{} = {value}  # {}\n", setting.name, self.origin(setting))
         };
         settings().map(line).collect()
-    }
-
-    /// Reads the certificates, so that a mistake is found before a server starts.
-    pub fn check_files(&self) -> Result<(), TlsError> {
-        match self.config.tls.port {
-            Some(_) => Acceptor::load(&self.config.tls).map(drop),
-            None => Ok(()),
-        }
     }
 
     fn set(&mut self, name: &str, text: &str, origin: Origin) -> Result<(), ConfigError> {

@@ -164,11 +164,10 @@ static LIMITS: &[Setting] = &[
         .live()
         .help("Bodies in one reply; at most a quarter of `limits.client_memory_bytes` is used."),
     setting!(limits.auth_seconds).unit("s").bounds(1, MOST_SECONDS).live().help("Time to log in."),
-    setting!(limits.client_stall_seconds)
-        .unit("s")
-        .bounds(1, MOST_SECONDS)
-        .live()
-        .help("Time in which a client must make progress."),
+    setting!(limits.client_stall_seconds).unit("s").bounds(1, MOST_SECONDS).live().help(
+        "Time in which a client that is waited for must take or send 16 KiB. What it moved \
+             before counts for up to five such times, since TCP reports it in steps.",
+    ),
     setting!(limits.keepalive_seconds)
         .unit("s")
         .bounds(0, MOST_KEEPALIVE_SECONDS)

@@ -119,7 +119,7 @@ fn no_filter_hides_why_a_server_does_not_start() {
 }
 
 #[test]
-fn users_and_keys_are_checked_before_a_server_starts() {
+fn what_settings_name_is_checked_before_a_server_starts() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let (file, data) = (folder.path().join("strandline.toml"), folder.path().join("data"));
     let name = file.to_str().expect("it is UTF-8");
@@ -132,6 +132,8 @@ fn users_and_keys_are_checked_before_a_server_starts() {
             "[[tokens.keys]]\nid = \"k1\"\nalgorithm = \"EdDSA\"\nkey_file = \"/nope/key\"\n",
             "/nope/key",
         ),
+        (&format!("backup_dir = \"{name}\"\n"), "is not a directory"),
+        ("[tls]\nport = 0\ncertificate = \"/nope/crt\"\nkey = \"/nope/key\"\n", "/nope/crt"),
     ] {
         std::fs::write(&file, wrong).expect("it is written");
         for arguments in [
