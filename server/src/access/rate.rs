@@ -97,6 +97,8 @@ impl UserRates {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::super::account::Account;
     use super::super::rules::Rules;
     use super::super::token::TerminalToken;
@@ -132,10 +134,9 @@ mod tests {
     }
 
     fn terminal(name: &str) -> Identity {
-        Identity::Terminal(Arc::new(TerminalToken {
-            user: name.into(),
-            ..TerminalToken::default()
-        }))
+        let mut token = TerminalToken::default();
+        token.user = Bytes::copy_from_slice(name.as_bytes());
+        Identity::Terminal(Arc::new(token))
     }
 
     #[test]
