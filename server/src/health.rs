@@ -44,7 +44,7 @@ pub fn run(arguments: &HealthArguments) -> ExitCode {
     match ask(arguments) {
         Ok(answer) => {
             // It is not an error if nobody reads it.
-            let _ = writeln!(io::stdout(), "{}: {answer}", arguments.address());
+            let _ = writeln!(io::stdout(), "{} serves: {answer}", arguments.address());
             ExitCode::SUCCESS
         }
         Err(problem) => {

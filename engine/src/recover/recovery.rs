@@ -27,7 +27,9 @@ pub struct Recovery {
 impl Recovery {
     /// The report for a log that was replayed in `boot`; `live` is updated to the state after it.
     pub fn new(entries: u64, from: Lsn, tail: &Tail, live: &mut Live, boot: BootId) -> Recovery {
-        tracing::info!(entries, %from, to = %tail.end, "the log was replayed");
+        if entries > 0 {
+            tracing::info!(entries, %from, to = %tail.end, "the log was replayed");
+        }
         if let Some(TornTail { path, offset, bytes }) = &tail.torn {
             tracing::warn!(
                 file = %path.display(),

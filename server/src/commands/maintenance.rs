@@ -152,7 +152,11 @@ fn below(backup_dir: Option<&Path>, wanted: &Path) -> Result<PathBuf, Refusal> {
     if !wanted.components().all(is_plain) {
         return Err(outside());
     }
-    let parent = parent.canonicalize().map_err(|error| unreadable(parent, &error))?;
+    let parent = parent.canonicalize().map_err(|error| {
+        // What is elsewhere would not help if it were made.
+        let is_inside = path.starts_with(backup_dir) || path.starts_with(&root);
+        if is_inside { unreadable(parent, &error) } else { outside() }
+    })?;
     let target = parent.join(name);
     // An empty directory may exist; a link may not lead elsewhere.
     let is_link = target.symlink_metadata().is_ok_and(|found| found.is_symlink());

@@ -1,4 +1,7 @@
-//! Logging in: waits after failures from the same address, then checks a token or a password.
+//! Logging in by a token or a password.
+//!
+//! After failures from an address, the next attempts from it wait before they are looked at. A valid
+//! token does not: nobody guesses its signature, and behind one address there may be many terminals.
 //!
 //! A password that was verified before is recognised at once. Others are hashed on the pool, few at
 //! a time, so that logins never take its threads from reads.
@@ -16,30 +19,10 @@ use crate::refusal::Refusal;
 impl Session {
     /// Checks a login. If it succeeds, does what follows it.
     pub(super) async fn log_in(&mut self, LogIn { user, password, then }: LogIn) {
-        let address = self.connection.client.address.ip();
-        let wait = self.shared.access.wait(address, self.shared.monotonic());
-        if !wait.is_zero() {
-            let until = Instant::now() + wait;
-            if until > self.login_deadline && !self.connection.is_logged_in() {
-                self.refused_logins += 1;
-                let text = "too many failed logins from this address: try again later";
-                return self.refuse(&Refusal::new("NOAUTH", text));
-            }
-            tokio::select! {
-                () = sleep_until(until) => {}
-                // If it is asked to end, it does so after this command.
-                () = self.connection.client.asked_to_end() => {}
-            }
-        }
-        let outcome = match self.checked(user, password).await {
-            Ok(Ok(identity)) => {
+        let outcome = match self.identified(user, password).await {
+            Ok(identity) => {
                 self.connection.log_in_as(identity, &self.shared);
                 then(&mut context(&self.shared, &mut self.connection))
-            }
-            Ok(Err(error)) => {
-                self.refused_logins += 1;
-                self.shared.access.failures.note(address, self.shared.monotonic());
-                Err(refused(error))
             }
             Err(refusal) => Err(refusal),
         };
@@ -48,16 +31,54 @@ impl Session {
         }
     }
 
-    async fn checked(
+    /// Whom a token or a password is of.
+    async fn identified(&mut self, user: Bytes, password: Bytes) -> Result<Identity, Refusal> {
+        let access = &self.shared.access;
+        let token = access
+            .takes_token(&password)
+            .then(|| access.check_token(&user, &password, self.shared.now_ms()));
+        if let Some(Ok(terminal)) = token {
+            return Ok(terminal);
+        }
+        self.wait_after_failures().await?;
+        let checked = match token {
+            Some(invalid) => invalid,
+            None => self.check_password(user, password).await?,
+        };
+        checked.map_err(|error| {
+            self.refused_logins += 1;
+            let address = self.connection.client.address.ip();
+            self.shared.access.failures.note(address, self.shared.monotonic());
+            refused(error)
+        })
+    }
+
+    async fn wait_after_failures(&mut self) -> Result<(), Refusal> {
+        let address = self.connection.client.address.ip();
+        let wait = self.shared.access.wait(address, self.shared.monotonic());
+        if wait.is_zero() {
+            return Ok(());
+        }
+        let until = Instant::now() + wait;
+        if until > self.login_deadline && !self.connection.is_logged_in() {
+            self.refused_logins += 1;
+            let text = "too many failed logins from this address: try again later";
+            return Err(Refusal::new("NOAUTH", text));
+        }
+        tokio::select! {
+            () = sleep_until(until) => {}
+            // If it is asked to end, it does so after this command.
+            () = self.connection.client.asked_to_end() => {}
+        }
+        Ok(())
+    }
+
+    async fn check_password(
         &self,
         user: Bytes,
         password: Bytes,
     ) -> Result<Result<Identity, LoginError>, Refusal> {
         let access = &self.shared.access;
-        if access.takes_token(&password) {
-            let now_ms = self.shared.now_ms();
-            return Ok(access.check_token(&user, &password, now_ms));
-        }
         if let Some(identity) = access.recall(&user, &password) {
             return Ok(Ok(identity));
         }

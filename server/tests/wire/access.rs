@@ -411,6 +411,8 @@ fn backups_are_written_below_their_directory_only() {
     ] {
         assert_eq!(backup(wrong).word(), "ERR", "{}", wrong.display());
     }
+    let told = format!("{:?}", backup(&outside.join("missing/x")));
+    assert!(told.contains("a backup is written below"), "{told}");
     assert!(std::fs::read_dir(&outside).expect("it is there").next().is_none());
     for right in [Path::new("one"), &below.join("two")] {
         assert!(backup(right).get("files").integer() > 0, "{}", right.display());
@@ -474,6 +476,21 @@ fn logins_that_are_refused_do_not_hold_a_connection_whose_client_is_gone() {
     while admin.line("CLIENT LIST").text().lines().count() > 1 {
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn a_valid_token_does_not_wait_for_others_that_failed_from_its_address() {
+    let server = TestServer::with(|config| {
+        config.password = Some("secret".into());
+        config.tokens.keys = vec![shared_key("k")];
+        config.limits.auth_seconds = 1;
+    });
+    let fails = |word: &str| server.client().line(&format!("AUTH default {word}"));
+    // Until the next attempt would wait for longer than it may take to log in.
+    while fails("guessed").word() == "WRONGPASS" {}
+    assert_eq!(fails("secret").word(), "NOAUTH");
+    assert_eq!(server.client().line(&format!("AUTH {}", token("k", "ann", 60))), ok());
+    assert_eq!(fails(&token("other", "ann", 60)).word(), "NOAUTH");
 }
 
 #[test]

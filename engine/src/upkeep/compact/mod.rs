@@ -86,6 +86,8 @@ pub fn run(state: &State) {
         match done {
             Ok(true) => rest = FIRST_REST,
             Ok(false) => state.progress.wait(seen, TICK),
+            // The engine closes.
+            Err(Failure::Refused(Error::Closed { .. })) => return,
             Err(Failure::Refused(error)) => {
                 tracing::warn!(%error, "segments could not be merged");
                 state.progress.rest(rest);
