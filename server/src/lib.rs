@@ -101,28 +101,25 @@ use crate::tls::Acceptor;
 /// certificates, directories. Takes tens of milliseconds if there is a password.
 pub fn check(config: &Config) -> Result<(), ServerError> {
     config.check()?;
-    Prepared::of(config).map(drop)
+    prepare(config).map(drop)
 }
 
-/// What is made of the settings before the engine opens. A mistake in them is found before the
-/// engine recovers, which may take long.
-struct Prepared {
+/// What admits connections.
+struct Security {
     access: Access,
     tls: Option<Acceptor>,
 }
 
-impl Prepared {
-    /// Reads the certificates. Takes tens of milliseconds if there is a password.
-    fn of(config: &Config) -> Result<Prepared, ServerError> {
-        let wrong = |what| ConfigError::Value { what };
-        if let Some(dir) = config.backup_dir.as_ref().filter(|dir| dir.exists() && !dir.is_dir()) {
-            let what = format!("backup_dir: {} is not a directory", dir.display());
-            return Err(wrong(what).into());
-        }
-        let access = Access::open(&config.access(), commands::catalog()).map_err(wrong)?;
-        let tls = config.tls.port.map(|_| Acceptor::load(&config.tls)).transpose()?;
-        Ok(Prepared { access, tls })
+/// Does what needs nothing but the settings. It comes before the engine opens: a mistake is found
+/// before the engine recovers, which may take long.
+fn prepare(config: &Config) -> Result<Security, ServerError> {
+    let wrong = |what| ConfigError::Value { what };
+    if let Some(dir) = config.backup_dir.as_ref().filter(|dir| dir.exists() && !dir.is_dir()) {
+        return Err(wrong(format!("backup_dir: {} is not a directory", dir.display())).into());
     }
+    let access = Access::open(&config.access(), commands::catalog()).map_err(wrong)?;
+    let tls = config.tls.port.map(|_| Acceptor::load(&config.tls)).transpose()?;
+    Ok(Security { access, tls })
 }
 
 /// The reason why a server could not start, or did not end well.
@@ -192,10 +189,10 @@ impl Server {
         let (dir, options) = (config.dir.clone(), config.engine_options());
         let pool = Pool::start(config.loops() + 1).map_err(ServerError::Threads)?;
         let measured = Measured::new(&config);
-        let prepared = pool.spawn(move || Prepared::of(&config)).await??;
+        let security = pool.spawn(move || prepare(&config)).await??;
         let open = move || Ok((measured.open(&dir, options)?, measured));
         let opened = pool.spawn(open).await?.map_err(ServerError::Engine)?;
-        Server::start_with(opened, prepared, running, pool).await
+        Server::start_with(opened, security, running, pool).await
     }
 
     /// Starts to listen for an open engine. The engine's settings in `config` are ignored. Metrics
@@ -206,13 +203,13 @@ impl Server {
         let measured = Measured::new(&config);
         let running = RunningConfig::new(config, None, None);
         let given = running.now();
-        let prepared = pool.spawn(move || Prepared::of(&given)).await??;
-        Server::start_with((engine, measured), prepared, running, pool).await
+        let security = pool.spawn(move || prepare(&given)).await??;
+        Server::start_with((engine, measured), security, running, pool).await
     }
 
     async fn start_with(
         (engine, measured): (Engine, Measured),
-        Prepared { access, tls }: Prepared,
+        Security { access, tls }: Security,
         running: RunningConfig,
         pool: Pool,
     ) -> Result<Server, ServerError> {
