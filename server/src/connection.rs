@@ -119,9 +119,9 @@ impl Connection {
         self.expires
     }
 
-    /// Looks whether its token has expired, or the rules of its user have changed. Subscriptions
-    /// and a blocked command were checked by the rules that held when they began, so the connection
-    /// ends if it has any.
+    /// Looks whether its token has expired or its key is gone, and whether the rules of its user or
+    /// the rates have changed. Subscriptions and a blocked command were checked by the rules that
+    /// held when they began, so the connection ends if it has any.
     pub fn look_at_rights(&mut self, shared: &Shared, is_answering: bool) {
         if self.expires.is_some_and(|expires| expires <= Instant::now()) {
             self.lost = Some(Refusal::new("NOAUTH", "the token has expired: log in again"));
@@ -132,6 +132,15 @@ impl Connection {
             return;
         }
         self.version = version;
+        self.rate = shared.access.connection_rate();
+        self.user_rate = shared.access.user_rate(&self.identity, shared.monotonic());
+        if let Some(terminal) = self.identity.terminal()
+            && !shared.access.has_key_of(terminal)
+        {
+            let text = "the key of the token was removed: log in again with another token";
+            self.lost = Some(Refusal::new("NOAUTH", text));
+            self.act_for(Identity::Stranger, shared);
+        }
         let Identity::User(user) = &self.identity else { return };
         match shared.access.as_now(user) {
             Some(now) if Arc::ptr_eq(&now, user) => {}

@@ -98,7 +98,7 @@ use crate::shared::{Measured, Shared};
 use crate::tls::Acceptor;
 
 /// Checks the settings and what they name, as a start of the server does: users, keys of tokens,
-/// certificates, directories. Takes tens of milliseconds if there is a password.
+/// certificates, `backup_dir`. Takes tens of milliseconds if there is a password.
 pub fn check(config: &Config) -> Result<(), ServerError> {
     config.check()?;
     prepare(config).map(drop)
@@ -118,7 +118,7 @@ fn prepare(config: &Config) -> Result<Security, ServerError> {
         return Err(wrong(format!("backup_dir: {} is not a directory", dir.display())).into());
     }
     let access = Access::open(&config.access(), commands::catalog()).map_err(wrong)?;
-    let tls = config.tls.port.map(|_| Acceptor::load(&config.tls)).transpose()?;
+    let tls = config.uses_tls().then(|| Acceptor::load(&config.tls)).transpose()?;
     Ok(Security { access, tls })
 }
 
@@ -242,7 +242,7 @@ impl Server {
             Shared::new((engine, measured), messaging, (access, running), pool, (address, tls));
         let shared = Arc::new(shared);
         let loops = Loops::start(config.loops(), &shared).map_err(ServerError::Threads)?;
-        let start = |listener| Http::start(listener, &shared, loops.handles());
+        let start = |listener| Http::start(listener, config.http.tls, &shared, loops.handles());
         let http = http_listener.map(start).transpose().map_err(ServerError::Threads)?;
         let http_address = http.as_ref().map(Http::address);
         let serving = listener::run(listeners, loops, Arc::clone(&shared));
@@ -270,8 +270,9 @@ impl Server {
         self.tls_address
     }
 
-    /// Reads the certificates and the sources of the settings again, and applies what may change at
-    /// run time. With an error nothing changes.
+    /// Reads the sources of the settings again, applies what may change at run time, and then reads
+    /// the certificates. With an error nothing changes. A certificate that cannot be used is logged,
+    /// and the old one stays.
     pub async fn reload(&self) -> Result<(), ServerError> {
         let shared = Arc::clone(&self.shared);
         Ok(self.shared.pool.spawn(move || shared.reload()).await??)

@@ -1,5 +1,6 @@
 //! The output of a verb: lines on standard output. If the reader is gone, the verb does not fail:
-//! the output remembers it, and the exit code reports it.
+//! the output remembers it, and the exit code reports it. Any other error is one, such as a full
+//! disk.
 
 use std::fmt::{Arguments, Display};
 use std::io::{self, Write as _};
@@ -8,22 +9,25 @@ use std::process::ExitCode;
 /// Standard output.
 #[derive(Default)]
 pub struct Output {
-    is_unread: bool,
+    failed: Option<io::Error>,
 }
 
 impl Output {
     /// Prints a line.
     pub fn line(&mut self, line: Arguments<'_>) {
         // All further lines would be lost too.
-        if !self.is_unread {
-            self.is_unread = writeln!(io::stdout(), "{line}").is_err();
+        if self.failed.is_none() {
+            self.failed = writeln!(io::stdout(), "{line}").err();
         }
     }
 
-    /// Whether some line could not be written.
-    pub fn is_unread(&mut self) -> bool {
-        self.is_unread |= io::stdout().flush().is_err();
-        self.is_unread
+    /// The reason why some line could not be written, if there is one.
+    pub fn end(self) -> anyhow::Result<()> {
+        let ended = self.failed.map_or_else(|| io::stdout().flush(), Err);
+        ended.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => error.into(),
+            _ => anyhow::Error::from(error).context("cannot write to standard output"),
+        })
     }
 }
 

@@ -176,14 +176,14 @@ impl Shared {
         self.config.set(wanted).map(|change| self.apply(&change))
     }
 
-    /// Reads the certificates and the sources of the settings again, from the disk. With an error
-    /// the old ones stay.
+    /// Reads the sources of the settings again, from the disk, and then the certificates. With an
+    /// error nothing changes. A certificate that cannot be used is logged, and the old one stays.
     pub fn reload(&self) -> Result<(), ConfigError> {
+        let change = self.config.reload(|config| self.load_users(config))?;
+        self.apply(&change);
         if let Some(Err(problem)) = self.tls.as_ref().map(Acceptor::reload) {
             note_old_certificate(problem);
         }
-        let change = self.config.reload(|config| self.load_users(config))?;
-        self.apply(&change);
         Ok(())
     }
 
@@ -212,6 +212,10 @@ impl Shared {
         }
         if before.limits != now.limits {
             // Connections wait until deadlines that may have changed.
+            self.clients.wake_all();
+        }
+        if before.rates != now.rates {
+            self.access.set_rates(&now.rates);
             self.clients.wake_all();
         }
         if before.slowlog != now.slowlog {

@@ -333,13 +333,30 @@ fn the_help_of_each_verb_says_what_it_does() {
     }
 }
 
+/// Runs a verb with this standard output.
+fn into(output: impl Into<Stdio>, name: &str, dirs: &[&Path]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strandline"));
+    command.arg(name).args(dirs).stdout(output).stderr(Stdio::piped());
+    command.spawn().and_then(Child::wait_with_output).expect("the binary runs")
+}
+
 /// Runs a verb whose standard output nobody reads.
 fn unread(name: &str, dirs: &[&Path]) -> Output {
     let (reader, writer) = std::io::pipe().expect("a pipe");
     drop(reader);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_strandline"));
-    command.arg(name).args(dirs).stdout(writer).stderr(Stdio::piped());
-    command.spawn().and_then(Child::wait_with_output).expect("the binary runs")
+    into(writer, name, dirs)
+}
+
+#[test]
+fn a_report_that_the_disk_does_not_take_is_an_error() {
+    let (_folder, dir) = made();
+    let full = || std::fs::File::options().write(true).open("/dev/full").expect("it is there");
+    for (name, dirs, code) in
+        [("verify", vec![dir.as_path()], 2), ("dump", vec![&dir], 2), ("settings", vec![], 1)]
+    {
+        let (_, err) = ends_with(&into(full(), name, &dirs), code);
+        assert!(err.contains("No space left on device"), "{name}: {err}");
+    }
 }
 
 #[test]

@@ -25,7 +25,6 @@ mod token;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -95,7 +94,7 @@ pub struct Access {
     /// The key of remembered passwords.
     key: hmac::Key,
     nobody: Hash,
-    rates: RateSettings,
+    rates: RwLock<RateSettings>,
     user_rates: UserRates,
     /// The addresses from which logins failed.
     pub failures: Failures,
@@ -138,7 +137,7 @@ impl Access {
             was_open,
             key,
             nobody: Hash::parse(NOBODY).expect("it is a PHC string"),
-            rates: settings.rates.clone(),
+            rates: RwLock::new(settings.rates.clone()),
             user_rates: UserRates::default(),
             failures: Failures::default(),
             turns: Semaphore::new(RUNS_AT_ONCE),
@@ -238,7 +237,7 @@ impl Access {
         let mut certificate = known.and_then(|known| known.certificate().map(str::to_owned));
         for word in words {
             rules.apply(word, &self.catalog)?;
-            if matches!(word, "reset" | "resetpass") {
+            if ["reset", "resetpass"].iter().any(|reset| word.eq_ignore_ascii_case(reset)) {
                 certificate = None;
             }
         }
@@ -274,7 +273,7 @@ impl Access {
         &self.catalog
     }
 
-    /// How often the users were changed.
+    /// How often users, tokens or rates were changed.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
@@ -301,6 +300,11 @@ impl Access {
         let is_meant =
             |user: &&Arc<Account>| user.rules().is_on && user.certificate() == Some(common_name);
         users.values().find(is_meant).cloned()
+    }
+
+    /// Whether the key that signed a terminal's token is one of those that are valid now.
+    pub fn has_key_of(&self, terminal: &TerminalToken) -> bool {
+        self.tokens.read().has(&terminal.key)
     }
 
     /// Whether a password is to be checked as a token.
@@ -352,19 +356,22 @@ impl Access {
         }
     }
 
-    /// How long an attempt to log in from this address must wait.
-    pub fn wait(&self, address: IpAddr, now: Duration) -> Duration {
-        self.failures.wait(address, now)
+    /// Other limits on commands from now on.
+    pub fn set_rates(&self, rates: &RateSettings) {
+        *self.rates.write() = rates.clone();
+        self.user_rates.forget();
+        self.version.fetch_add(1, Ordering::Release);
     }
 
     /// The limit on the commands of one connection.
     pub fn connection_rate(&self) -> Option<Rate> {
-        Rate::new(self.rates.connection_per_second, self.rates.connection_burst)
+        let rates = self.rates.read();
+        Rate::new(rates.connection_per_second, rates.connection_burst)
     }
 
     /// The limit on the commands of all connections of a user.
     pub fn user_rate(&self, identity: &Identity, now: Duration) -> Option<Arc<Rate>> {
-        let RateSettings { user_per_second, user_burst, .. } = self.rates;
+        let RateSettings { user_per_second, user_burst, .. } = *self.rates.read();
         if user_per_second == 0 || !identity.is_known() {
             return None;
         }
@@ -526,6 +533,8 @@ mod tests {
         let found = |name: &str| access.certificate_user(name).map(|user| user.name().to_owned());
         assert_eq!(found("ann.example"), Some("ann".into()));
         assert_eq!((found("bob.example"), found("ann"), found("")), (None, None, None));
+        access.set_user("ann", ["RESETPASS"]).expect("it is a rule");
+        assert_eq!(found("ann.example"), None, "whatever the case of the rule");
     }
 
     #[test]

@@ -93,6 +93,11 @@ impl UserRates {
         known.insert(user, Arc::clone(&rate));
         Some(rate)
     }
+
+    /// Forgets all limits.
+    pub fn forget(&self) {
+        self.0.lock().clear();
+    }
 }
 
 #[cfg(test)]

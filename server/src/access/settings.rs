@@ -23,6 +23,24 @@ pub struct UserSettings {
     pub certificate: Option<String>,
 }
 
+impl UserSettings {
+    /// Whether it is on, and its password is not checked.
+    pub fn needs_no_login(&self) -> bool {
+        let (mut is_on, mut is_checked) = (true, true);
+        for rule in self.rules.split_whitespace() {
+            match rule.to_ascii_lowercase().as_str() {
+                "on" => is_on = true,
+                "off" => is_on = false,
+                "nopass" => is_checked = false,
+                "resetpass" => is_checked = true,
+                "reset" => (is_on, is_checked) = (false, true),
+                _ => {}
+            }
+        }
+        is_on && !is_checked
+    }
+}
+
 /// The tokens of terminals, `[tokens]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -32,6 +32,8 @@ const MOST_ID_BYTES: usize = 200;
 pub struct TerminalToken {
     /// The user that it acts as.
     pub user: Bytes,
+    /// The id of the key that signed its token.
+    pub key: String,
     /// When its token expires, Unix ms.
     pub expires_ms: u64,
     create: Vec<String>,
@@ -98,6 +100,11 @@ impl Tokens {
         self.0.is_empty()
     }
 
+    /// Whether there is a key of this id.
+    pub fn has(&self, id: &str) -> bool {
+        self.0.iter().any(|key| key.id == id)
+    }
+
     /// Checks a token. The error is a sentence.
     pub fn check(&self, token: &[u8], now_ms: u64) -> Result<TerminalToken, String> {
         let key = self.key_of(token)?;
@@ -115,7 +122,7 @@ impl Tokens {
             return Err("it is not valid yet".into());
         }
         let Claims { sub, create, join, .. } = claims;
-        Ok(TerminalToken { user: sub.into(), expires_ms, create, join })
+        Ok(TerminalToken { user: sub.into(), key: key.id.clone(), expires_ms, create, join })
     }
 
     fn key_of(&self, token: &[u8]) -> Result<&TokenKey, String> {

@@ -111,8 +111,11 @@ pub fn run(care: Care) -> ExitCode {
         Care::Dump(arguments) => dump::run(&arguments),
         Care::Import(arguments) => import::run(&arguments, &mut out),
     };
+    let done = match done {
+        Ok(Outcome::Fine) => out.end().map(|()| Outcome::Fine),
+        done => done,
+    };
     match done {
-        Ok(Outcome::Fine) if out.is_unread() => ExitCode::from(UNREAD),
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::Damaged) => ExitCode::from(1),
         Err(problem) if is_unread(&problem) => ExitCode::from(UNREAD),

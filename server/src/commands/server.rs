@@ -135,9 +135,8 @@ fn sections(shared: &Shared) -> Vec<(&'static str, Facts)> {
     ]
 }
 
-/// The keys that are written to most, with their share of the last writes. They are shown only on
-/// request, since they are names of the application's.
-/// The keys that are written to most, as far as the user may see them.
+/// The keys that are written to most, with their share of the last writes, as far as the user may
+/// see them. They are shown only on request, since they are names of the application's.
 fn busiest_keys(context: &Context<'_>) -> Facts {
     let sight = context.connection.identity.sight();
     let shows = |key: &[u8]| sight.as_ref().is_none_or(|user| user.rules().patterns.has_key(key));

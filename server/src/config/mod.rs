@@ -33,7 +33,9 @@ pub use setting::Setting;
 pub use sources::{Loaded, Origin, Sources};
 pub use table::{find, settings};
 
-use crate::access::{AccessSettings, RateSettings, Secret, TokenSettings, UserTable};
+use crate::access::{
+    AccessSettings, DEFAULT_USER, RateSettings, Secret, TokenSettings, UserSettings, UserTable,
+};
 use crate::backups::BackupSettings;
 use crate::limits::Limits;
 use crate::messaging::{Options as MessagingOptions, WEEK_MS, first_stores};
@@ -174,7 +176,9 @@ impl Config {
             let what = "backup.schedule is set, and backup_dir is not: set the directory";
             return Err(ConfigError::Value { what: what.into() });
         }
-        self.tls.check().map_err(|what| ConfigError::Value { what })?;
+        if self.uses_tls() {
+            self.tls.check().map_err(|what| ConfigError::Value { what })?;
+        }
         let log = self.log.check();
         log.map_err(|problem| ConfigError::Value { what: format!("log.filter: {problem}") })?;
         self.check_largest_body()?;
@@ -191,11 +195,18 @@ impl Config {
         }
     }
 
+    /// Whether a port has TLS.
+    pub fn uses_tls(&self) -> bool {
+        self.tls.port.is_some() || (self.http.port.is_some() && self.http.tls)
+    }
+
     /// Whether clients must log in.
     fn is_protected(&self) -> bool {
-        self.password.as_ref().is_some_and(|password| !password.is_empty())
+        let is_open = self.users.get(DEFAULT_USER).is_some_and(UserSettings::needs_no_login);
+        let is_configured = self.password.as_ref().is_some_and(|password| !password.is_empty())
             || !self.users.is_empty()
-            || !self.tokens.keys.is_empty()
+            || !self.tokens.keys.is_empty();
+        is_configured && !is_open
     }
 
     /// Everybody who reaches the port of an unprotected server may do everything, so only this

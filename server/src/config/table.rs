@@ -207,18 +207,22 @@ static ACCESS: &[Setting] = &[
     setting!(rates.connection_per_second)
         .unit("commands/s")
         .bounds(0, MOST_COMMANDS)
+        .live()
         .help("Commands of one connection; 0: no limit."),
     setting!(rates.connection_burst)
         .unit("commands")
         .bounds(1, MOST_COMMANDS)
+        .live()
         .help("Commands that one connection may run at once."),
     setting!(rates.user_per_second)
         .unit("commands/s")
         .bounds(0, MOST_COMMANDS)
+        .live()
         .help("Commands of all connections of one user; 0: no limit."),
     setting!(rates.user_burst)
         .unit("commands")
         .bounds(1, MOST_COMMANDS)
+        .live()
         .help("Commands that the connections of one user may run at once."),
 ];
 
@@ -277,6 +281,10 @@ static OBSERVING: &[Setting] = &[
          password.",
     ),
     setting!(http.bind).unit("address").help("Address to listen on for metrics and health."),
+    setting!(http.tls).help(
+        "Whether this port has TLS, with the certificates of `tls`. If `tls.client_certificates` \
+         asks for some, it does so here, too.",
+    ),
     setting!(log.format).words(&["text", "json"]).help("The form of the log's lines."),
     setting!(log.filter)
         .unit("text")

@@ -4,7 +4,7 @@
 //! Promises: the event loops do not notice it. It has a thread of its own, which collects and
 //! writes; each connection serves one request and ends after [`PATIENCE`]. There are at most
 //! [`MOST_CONNECTIONS`]: a new one replaces the oldest, so that connections which send nothing, or
-//! do not read, cannot keep a check out. It changes nothing in the server.
+//! do not read, cannot keep a check out. It changes nothing in the server. It may have TLS.
 
 mod families;
 mod health;
@@ -26,12 +26,13 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{sleep, timeout};
-use tracing::{error, info, warn};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, error, info, warn};
 
 pub use families::render as render_families;
 
@@ -64,18 +65,20 @@ pub struct Http {
 struct Answers {
     shared: Arc<Shared>,
     loops: Vec<Handle>,
+    has_tls: bool,
 }
 
 impl Http {
     /// Serves a bound port. The event loops are asked whether they live.
     pub fn start(
         listener: std::net::TcpListener,
+        has_tls: bool,
         shared: &Arc<Shared>,
         loops: Vec<Handle>,
     ) -> io::Result<Http> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let answers = Arc::new(Answers { shared: Arc::clone(shared), loops });
+        let answers = Arc::new(Answers { shared: Arc::clone(shared), loops, has_tls });
         let (running, ended) = oneshot::channel::<()>();
         let (made, starting) = mpsc::channel();
         let work = move || match Builder::new_current_thread().enable_all().build() {
@@ -96,7 +99,7 @@ impl Http {
         };
         let thread = thread::Builder::new().name("strandline-http".into()).spawn(work)?;
         starting.recv().unwrap_or_else(|gone| Err(io::Error::other(gone)))?;
-        info!(%address, "metrics and health");
+        info!(%address, has_tls, "metrics and health");
         Ok(Http { address, thread: Some((running, thread)) })
     }
 
@@ -133,10 +136,21 @@ async fn accept(listener: TcpListener, answers: Arc<Answers>) {
         {
             oldest.abort();
         }
-        let serving = timeout(PATIENCE, serve(socket, Arc::clone(&answers)));
+        let serving = timeout(PATIENCE, greet(socket, Arc::clone(&answers)));
         open.push_back(tokio::spawn(serving).abort_handle());
         // The new connection runs before the next one can replace it.
         yield_now().await;
+    }
+}
+
+/// Does the handshake of TLS, if the port has TLS, and serves one request.
+async fn greet(socket: TcpStream, answers: Arc<Answers>) {
+    match answers.shared.tls.as_ref().filter(|_| answers.has_tls) {
+        None => serve(socket, answers).await,
+        Some(tls) => match TlsAcceptor::from(tls.config()).accept(socket).await {
+            Ok(socket) => serve(socket, answers).await,
+            Err(problem) => debug!(%problem, "a TLS handshake of the http port failed"),
+        },
     }
 }
 

@@ -56,10 +56,12 @@ pub struct HttpSettings {
     pub bind: IpAddr,
     /// The port to listen on; 0: any free port; none: nothing listens.
     pub port: Option<u16>,
+    /// Whether it has TLS, by the settings of `tls`.
+    pub tls: bool,
 }
 
 impl Default for HttpSettings {
     fn default() -> HttpSettings {
-        HttpSettings { bind: IpAddr::from([127, 0, 0, 1]), port: None }
+        HttpSettings { bind: IpAddr::from([127, 0, 0, 1]), port: None, tls: false }
     }
 }

@@ -41,7 +41,7 @@ impl Session {
             }
         }
         if self.input_ended && self.is_stranger() && self.refused_logins > 0 {
-            // Whoever guesses and has gone is not waited for.
+            // A client that guesses passwords, and has gone, is not waited for.
             return true;
         }
         self.has_lost_rights() || self.is_too_late(Instant::now())

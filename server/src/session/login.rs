@@ -1,7 +1,9 @@
 //! Logging in by a token or a password.
 //!
-//! After failures from an address, the next attempts from it wait before they are looked at. A valid
-//! token does not: nobody guesses its signature, and behind one address there may be many terminals.
+//! Passwords from one address are looked at one after the other, and after failures each waits
+//! before (`access/failures.rs`). Nobody guesses the signature of a token: a valid one does not wait,
+//! since behind one address there may be many terminals, and one that is not is refused with its
+//! reason, after a pause of this connection alone.
 //!
 //! A password that was verified before is recognised at once. Others are hashed on the pool, few at
 //! a time, so that logins never take its threads from reads.
@@ -9,12 +11,16 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Duration, Instant, sleep_until, timeout_at};
 
 use super::Session;
 use crate::access::{Identity, LoginError};
 use crate::commands::{LogIn, context};
+use crate::notices::NoticeKind;
 use crate::refusal::Refusal;
+
+/// What a token that is not valid costs its connection.
+const TOKEN_PAUSE: Duration = Duration::from_millis(100);
 
 impl Session {
     /// Checks a login. If it succeeds, does what follows it.
@@ -33,44 +39,47 @@ impl Session {
 
     /// Whom a token or a password is of.
     async fn identified(&mut self, user: Bytes, password: Bytes) -> Result<Identity, Refusal> {
-        let access = &self.shared.access;
-        let token = access
-            .takes_token(&password)
-            .then(|| access.check_token(&user, &password, self.shared.now_ms()));
-        if let Some(Ok(terminal)) = token {
-            return Ok(terminal);
+        let shared = Arc::clone(&self.shared);
+        let (access, failures) = (&shared.access, &shared.access.failures);
+        if access.takes_token(&password) {
+            let checked = access.check_token(&user, &password, shared.now_ms());
+            if checked.is_err() {
+                self.refused_logins += 1;
+                self.pause(Instant::now() + TOKEN_PAUSE).await;
+            }
+            return checked.map_err(refused);
         }
-        self.wait_after_failures().await?;
-        let checked = match token {
-            Some(invalid) => invalid,
-            None => self.check_password(user, password).await?,
+        let address = self.connection.client.address.ip();
+        let turn = failures.turn(address, shared.monotonic());
+        let Ok(_turn) = timeout_at(self.login_deadline, turn.lock()).await else {
+            return Err(self.refuse_to_look());
         };
-        checked.map_err(|error| {
+        let until = Instant::now() + failures.wait(address, shared.monotonic());
+        if until > self.login_deadline {
+            return Err(self.refuse_to_look());
+        }
+        self.pause(until).await;
+        self.check_password(user, password).await?.map_err(|error| {
             self.refused_logins += 1;
-            let address = self.connection.client.address.ip();
-            self.shared.access.failures.note(address, self.shared.monotonic());
+            failures.note(address, shared.monotonic());
             refused(error)
         })
     }
 
-    async fn wait_after_failures(&mut self) -> Result<(), Refusal> {
-        let address = self.connection.client.address.ip();
-        let wait = self.shared.access.wait(address, self.shared.monotonic());
-        if wait.is_zero() {
-            return Ok(());
-        }
-        let until = Instant::now() + wait;
-        if until > self.login_deadline && !self.connection.is_logged_in() {
-            self.refused_logins += 1;
-            let text = "too many failed logins from this address: try again later";
-            return Err(Refusal::new("NOAUTH", text));
-        }
+    /// Waits, unless it is asked to end: it does so after this command.
+    async fn pause(&self, until: Instant) {
         tokio::select! {
             () = sleep_until(until) => {}
-            // If it is asked to end, it does so after this command.
             () = self.connection.client.asked_to_end() => {}
         }
-        Ok(())
+    }
+
+    fn refuse_to_look(&mut self) -> Refusal {
+        self.refused_logins += 1;
+        let text = "too many failed logins from this address: try again later";
+        let refusal = Refusal::new("NOAUTH", text);
+        self.shared.note(NoticeKind::FailedLogin, &self.connection.client, &refusal);
+        refusal
     }
 
     async fn check_password(

@@ -51,11 +51,8 @@ pub enum TlsVersion {
 }
 
 impl TlsSettings {
-    /// Refuses settings that lack a file. Does nothing if TLS is off.
+    /// Refuses settings that lack a file.
     pub fn check(&self) -> Result<(), String> {
-        if self.port.is_none() {
-            return Ok(());
-        }
         self.certificate()?;
         self.key()?;
         self.client_ca().map(drop)
@@ -63,12 +60,12 @@ impl TlsSettings {
 
     /// The file of the certificate.
     pub(super) fn certificate(&self) -> Result<&Path, String> {
-        file(self.certificate.as_ref(), "tls.certificate", "tls.port is set")
+        file(self.certificate.as_ref(), "tls.certificate", "there is a port with TLS")
     }
 
     /// The file of the key.
     pub(super) fn key(&self) -> Result<&Path, String> {
-        file(self.key.as_ref(), "tls.key", "tls.port is set")
+        file(self.key.as_ref(), "tls.key", "there is a port with TLS")
     }
 
     /// The file of the authorities of clients, if clients are asked for certificates.

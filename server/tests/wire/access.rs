@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use strandline_server::{Config, Server, TokenSettings};
+use strandline_server::{Config, Server, TokenSettings, UserSettings};
 
-use crate::support::{Client, TestServer, Value, shared_key, token, token_with};
+use crate::support::{Client, SHARED, TestServer, Value, shared_key, token, token_with};
 
 fn with_password() -> TestServer {
     TestServer::with(|config| config.password = Some("secret".into()))
@@ -352,6 +352,11 @@ fn a_server_that_anybody_could_use_listens_on_loopback_only() {
     assert_eq!(started_on("0.0.0.0", |config| config.password = Some("p".into())), Ok(()));
     let key = |config: &mut Config| config.tokens.keys = vec![shared_key("k")];
     assert_eq!(started_on("0.0.0.0", key), Ok(()));
+    let open = |config: &mut Config| {
+        let rules = "reset on nopass +@all ~*".into();
+        config.users.insert("default".into(), UserSettings { rules, ..UserSettings::default() });
+    };
+    assert!(started_on("0.0.0.0", open).is_err_and(|error| error.contains("bind is 0.0.0.0")));
 }
 
 #[test]
@@ -490,7 +495,55 @@ fn a_valid_token_does_not_wait_for_others_that_failed_from_its_address() {
     while fails("guessed").word() == "WRONGPASS" {}
     assert_eq!(fails("secret").word(), "NOAUTH");
     assert_eq!(server.client().line(&format!("AUTH {}", token("k", "ann", 60))), ok());
-    assert_eq!(fails(&token("other", "ann", 60)).word(), "NOAUTH");
+    assert_eq!(fails(&token("other", "ann", 60)).word(), "WRONGPASS", "with the reason");
+}
+
+#[test]
+fn passwords_from_one_address_are_looked_at_one_after_the_other() {
+    let server = TestServer::with(|config| {
+        config.password = Some("secret".into());
+        config.limits.auth_seconds = 1;
+    });
+    let mut clients: Vec<_> = (0..40).map(|_| server.client()).collect();
+    clients.iter_mut().for_each(|client| client.send_raw(b"AUTH default guessed\r\n"));
+    let looked_at = clients.iter_mut().filter(|client| client.receive().word() == "WRONGPASS");
+    // Four at once, and then the waits of 100, 200, 400 ms, and perhaps one more, fill the second.
+    assert!(looked_at.count() <= 8);
+}
+
+#[test]
+fn a_terminal_ends_when_the_key_of_its_token_is_removed() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("strandline.toml");
+    let write = |keys: &[&str]| {
+        let key = |id| {
+            format!("[[tokens.keys]]\nid = \"{id}\"\nalgorithm = \"HS256\"\nkey = \"{SHARED}\"\n")
+        };
+        let keys: String = keys.iter().map(key).collect();
+        std::fs::write(&file, format!("password = \"secret\"\n{keys}")).expect("writes");
+    };
+    write(&["k", "other"]);
+    let server = TestServer::of_file(&file);
+    let mut admin = logged_in(&server, "default", "secret");
+    let mut removed = logged_in(&server, "ann", &token("k", "ann", 60));
+    let mut kept = logged_in(&server, "ann", &token("other", "ann", 60));
+    write(&["other"]);
+    assert_eq!(admin.line("ACL LOAD"), ok());
+    assert_eq!(removed.receive().word(), "NOAUTH");
+    assert_eq!(kept.line("PING"), Value::Simple("PONG".into()));
+}
+
+#[test]
+fn rates_that_are_set_hold_for_open_connections() {
+    let server = TestServer::start();
+    let (mut admin, mut client) = (server.client(), server.client());
+    assert_eq!(client.line("PING"), Value::Simple("PONG".into()));
+    let set = "CONFIG SET rates.connection_per_second 1 rates.connection_burst 2";
+    assert_eq!(admin.line(set), ok());
+    client.send_raw(&b"PING\r\n".repeat(3));
+    (0..2).for_each(|_| assert_eq!(client.receive(), Value::Simple("PONG".into())));
+    client.socket.set_read_timeout(Some(Duration::from_millis(100))).expect("an option");
+    assert!(client.socket.peek(&mut [0]).is_err(), "the third waits for most of a second");
 }
 
 #[test]

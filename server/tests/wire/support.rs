@@ -349,7 +349,7 @@ impl Value {
 }
 
 /// The text of the keys of [`shared_key`].
-const SHARED: &str = "a shared key of at least thirty-two bytes";
+pub const SHARED: &str = "a shared key of at least thirty-two bytes";
 
 /// A key of tokens for [`token`].
 pub fn shared_key(id: &str) -> TokenKeySettings {

@@ -300,6 +300,31 @@ fn clients_show_certificates_of_the_authority_if_they_must() {
 }
 
 #[test]
+fn the_http_port_has_tls_if_it_is_wanted_and_asks_for_certificates_likewise() {
+    let authority = Authority::new();
+    let server = authority.server(|config| {
+        (config.http.port, config.http.tls, config.tls.port) = (Some(0), true, None);
+        config.tls.client_certificates = ClientCertificates::Required;
+        config.tls.client_ca = Some(authority.file("ca.crt"));
+    });
+    let asked = |identity| -> io::Result<String> {
+        let socket = TcpStream::connect(server.http_address())?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        let mut client = StreamOwned::new(authority.tls(identity), socket);
+        client.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+        let mut text = String::new();
+        client.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let told = asked(Some(authority.identity("monitor"))).expect("the end is announced");
+    assert!(told.starts_with("HTTP/1.1 200 OK\r\n"), "{told}");
+    assert!(asked(None).is_err());
+    let mut plain = Client::connect(server.http_address());
+    plain.send_raw(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(ends(&mut plain), "HTTP without TLS");
+}
+
+#[test]
 fn a_renewed_certificate_is_used_and_a_bad_one_is_not() {
     let authority = Authority::new();
     let server = authority.server(|_| {});
