@@ -8,7 +8,7 @@ package=$1
 data=/var/lib/strandline/data
 
 fail() {
-    echo "check.sh: $*" >&2
+    echo "check_debian.sh: $*" >&2
     exit 1
 }
 
@@ -56,6 +56,10 @@ stop() {
 
 [ ! -e /var/lib/strandline ] || fail "/var/lib/strandline is there already: use a fresh machine"
 dpkg -i "$package"
+[ "$(stat -c %s /usr/bin/strandline)" -le 10485760 ] || fail "the program has more than 10 MiB"
+if command -v systemd-analyze > /dev/null; then
+    systemd-analyze verify strandline.service || fail "systemd finds fault with the unit"
+fi
 getent passwd strandline > /dev/null || fail "there is no user strandline"
 [ "$(stat -c %U:%a /var/lib/strandline)" = strandline:700 ] || fail "others may read the data"
 [ "$(stat -c %U:%a /etc/strandline/strandline.toml)" = strandline:640 ] || fail "others may read the settings"

@@ -1,11 +1,13 @@
 //! Listing timelines: TL.LIST.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use strandline::MAX_NAME_BYTES;
+use strandline::{MAX_NAME_BYTES, Store};
 
 use super::arguments::after_and_count;
-use super::place::{FRAME_BYTES, elsewhere};
-use super::row::{Class, Command, Context, Done, Flow, Run};
+use super::place::{FRAME_BYTES, STEPS};
+use super::row::{Class, Command, Context, Done, Flow, Run, Sliced};
 use super::scope::{Scope, Touch};
 use crate::access::Account;
 use crate::key::{find_store, split};
@@ -28,51 +30,58 @@ fn list(context: &mut Context<'_>, arguments: &[Bytes]) -> Result<Flow, Refusal>
     let (store_name, prefix) = split(&arguments[0])
         .ok_or_else(|| Refusal::usage("a prefix is <store>:[start of a name]"))?;
     let store = find_store(&context.shared.engine, store_name)?;
-    let (store_name, prefix) = (store_name.to_vec(), prefix.to_vec());
-    let after = after.map(|after| after.to_vec());
-    // Names are searched for in every segment.
-    let sight = context.connection.identity.sight();
-    Ok(elsewhere(count * (MAX_NAME_BYTES + FRAME_BYTES), move || {
-        let page = |after: Option<&[u8]>| Ok(store.list(&prefix, after, count)?);
-        let mut names = match start(&store_name, after.as_deref()) {
-            ListStart::First => page(None)?,
-            ListStart::Above(name) => page(Some(name))?,
-            ListStart::Nowhere => Vec::new(),
-        };
-        if let Some(user) = &sight {
-            names = matching(names, count, &store_name, user, page)?;
+    let after = match start(store_name, after.as_deref()) {
+        ListStart::First => None,
+        ListStart::Above(name) => Some(name.to_vec()),
+        ListStart::Nowhere => {
+            context.connection.out.array(0);
+            return Ok(Flow::Done);
         }
-        Ok(Done::Reply(Box::new(move |out| {
-            out.array(names.len());
-            for name in &names {
-                out.bulk_of(&[&store_name, b":", name]);
-            }
-        })))
-    }))
+    };
+    let sight = context.connection.identity.sight();
+    let (store_name, prefix) = (store_name.to_vec(), prefix.to_vec());
+    let mut listing = Listing { store, store_name, prefix, sight, count, after, found: Vec::new() };
+    let bytes = count * (MAX_NAME_BYTES + FRAME_BYTES);
+    Ok(Flow::Sliced(Sliced { bytes, slice: Box::new(move || listing.slice()) }))
 }
 
-/// The names that match the patterns of a user, from as many pages as it takes. All begin with the
-/// prefix, which matches too.
-fn matching(
-    mut names: Vec<Vec<u8>>,
+/// A listing that is being made. Names are searched for in every segment.
+struct Listing {
+    store: Store,
+    store_name: Vec<u8>,
+    prefix: Vec<u8>,
+    /// The user whose patterns the names must match. All begin with the prefix, which matches too.
+    sight: Option<Arc<Account>>,
     count: usize,
-    store: &[u8],
-    user: &Account,
-    page: impl Fn(Option<&[u8]>) -> Result<Vec<Vec<u8>>, Refusal>,
-) -> Result<Vec<Vec<u8>>, Refusal> {
-    let mut found = Vec::new();
-    loop {
-        let Some(last) = names.last().cloned() else { return Ok(found) };
-        let is_whole = names.len() < count;
-        let patterns = &user.rules().patterns;
-        found.extend(
-            names.into_iter().filter(|name| patterns.has_key(&[store, b":", name].concat())),
-        );
-        if is_whole || found.len() >= count {
-            found.truncate(count);
-            return Ok(found);
+    /// The last name that was read.
+    after: Option<Vec<u8>>,
+    found: Vec<Vec<u8>>,
+}
+
+impl Listing {
+    /// Reads a page of names. Returns the reply when there are enough, or no more.
+    fn slice(&mut self) -> Result<Option<Done>, Refusal> {
+        // Of the names that patterns leave out there may be any number.
+        let page = if self.sight.is_some() { STEPS } else { self.count };
+        let mut names = self.store.list(&self.prefix, self.after.as_deref(), page)?;
+        let is_last = names.len() < page;
+        self.after = names.last().cloned();
+        if let Some(user) = &self.sight {
+            let patterns = &user.rules().patterns;
+            names.retain(|name| patterns.has_key(&[&self.store_name, &b":"[..], name].concat()));
         }
-        names = page(Some(&last))?;
+        self.found.append(&mut names);
+        if !is_last && self.found.len() < self.count {
+            return Ok(None);
+        }
+        let (store, mut names) = (self.store_name.clone(), std::mem::take(&mut self.found));
+        names.truncate(self.count);
+        Ok(Some(Done::Reply(Box::new(move |out| {
+            out.array(names.len());
+            for name in &names {
+                out.bulk_of(&[&store, b":", name]);
+            }
+        }))))
     }
 }
 

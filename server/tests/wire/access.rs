@@ -512,6 +512,22 @@ fn passwords_from_one_address_are_looked_at_one_after_the_other() {
 }
 
 #[test]
+fn a_listing_passes_over_any_number_of_names_that_do_not_match() {
+    let (server, mut admin) = with_user("+@all ~messages: ~messages:z.*");
+    let names: Vec<String> = (0..2500).map(|number| format!("messages:a{number}")).collect();
+    let shown: Vec<String> = (0..5).map(|number| format!("messages:z.{number}")).collect();
+    let mut words = vec!["TL.FANOUT", "body", "2505"];
+    words.extend(names.iter().chain(&shown).map(String::as_str));
+    assert_eq!(admin.call(&words).items().len(), 2505);
+    let mut ann = logged_in(&server, "ann", "pass");
+    assert_eq!(texts(&ann.line("TL.LIST messages:")), shown);
+    assert_eq!(texts(&ann.line("TL.LIST messages: COUNT 2")), shown[..2]);
+    assert_eq!(texts(&ann.line("TL.LIST messages: AFTER messages:z.2 COUNT 10")), shown[3..]);
+    assert_eq!(texts(&ann.line("TL.LIST messages: AFTER messages:{")), Vec::<String>::new());
+    assert_eq!(texts(&admin.line("TL.LIST messages: COUNT 1")), ["messages:a0"]);
+}
+
+#[test]
 fn a_terminal_ends_when_the_key_of_its_token_is_removed() {
     let folder = tempfile::tempdir().expect("a temporary directory");
     let file = folder.path().join("strandline.toml");

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use strandline_server::{sample_file, settings_table};
 
-use crate::support::{Client, TestServer, Value};
+use crate::support::{Client, SHARED, TestServer, Value, token};
 
 const BEGIN: &str = "<!-- settings: begin -->\n";
 const END: &str = "<!-- settings: end -->\n";
@@ -283,4 +283,44 @@ fn a_rewrite_keeps_what_was_set_and_sighup_reads_the_file_again() {
     let line = process.until("the settings stay as they are");
     assert!(line.contains("strandline.toml") && line.contains("ERROR"), "{line}");
     assert_eq!(config(&mut client, "timeout"), "800");
+}
+
+#[test]
+fn no_secret_is_logged() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let file = folder.path().join("strandline.toml");
+    let text = format!(
+        "password = \"sesame-word\"\n[log]\nfilter = \"debug\"\n[slowlog]\nthreshold_us = 0\n\
+         [[tokens.keys]]\nid = \"k\"\nalgorithm = \"HS256\"\nkey = \"{SHARED}\"\n"
+    );
+    std::fs::write(&file, text).expect("it is written");
+    let mut process = Process::start(folder.path(), &file);
+    let jwt = token("k", "ann", 60);
+    let (of_nobody, wrong) = (token("other", "ann", 60), token("k", "an n", 60));
+    for line in [
+        "AUTH guessed-word".to_owned(),
+        format!("AUTH {jwt}"),
+        format!("AUTH {of_nobody}"),
+        format!("HELLO 3 AUTH ann {wrong}"),
+    ] {
+        Client::connect(process.address).line(&line);
+    }
+    let mut admin = Client::connect(process.address);
+    for line in [
+        "AUTH sesame-word",
+        "ACL SETUSER ann >hidden-word",
+        "ACL SETUSER ann <hidden-word >hidden-word nonsense",
+        "CONFIG SET password other-word",
+        "MIGRATE host 1 key 0 1 AUTH hidden-word",
+    ] {
+        admin.line(line);
+    }
+    process.signal("-HUP");
+    process.signal("-TERM");
+    let log: Vec<String> = process.log.by_ref().map(|line| line.expect("it is text")).collect();
+    let log = log.join("\n");
+    assert!(log.contains("stopped"), "{log}");
+    for secret in ["-word", SHARED, &jwt, &of_nobody, &wrong, "$argon2"] {
+        assert!(!log.contains(secret), "{secret}: {log}");
+    }
 }
