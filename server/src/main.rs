@@ -28,7 +28,9 @@ use configuring::Serve;
 use log::Log;
 use mimalloc::MiMalloc;
 use service::Systemd;
-use strandline_server::{Config, LogSettings, Server, ServerError, Sources, StopReason, start_log};
+use strandline_server::{
+    Config, LogSettings, Server, ServerError, Sources, StopReason, settings_help, start_log,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{Level, enabled, error, info, warn};
 
@@ -56,6 +58,7 @@ enum Verb {
     /// Settings come from a TOML file, from the environment (`STRANDLINE_LIMITS_MAX_CLIENTS`
     /// is `limits.max_clients`), and from the options, in rising precedence. `strandline settings`
     /// lists all of them. SIGHUP reads them again, and applies those that may change at run time.
+    #[command(after_long_help = format!("Settings:\n\n{}", settings_help()))]
     Serve(Serve),
     #[command(flatten)]
     Tool(Tool),
