@@ -271,8 +271,8 @@ impl Server {
     }
 
     /// Reads the sources of the settings again, applies what may change at run time, and then reads
-    /// the certificates. With an error nothing changes. A certificate that cannot be used is logged,
-    /// and the old one stays.
+    /// the certificates. With an error nothing changes. A certificate that cannot be used is
+    /// logged, and the old one stays.
     pub async fn reload(&self) -> Result<(), ServerError> {
         let shared = Arc::clone(&self.shared);
         Ok(self.shared.pool.spawn(move || shared.reload()).await??)

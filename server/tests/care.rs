@@ -2,7 +2,11 @@
 //! with which code they end. Dumps and imports, and the binary as a server, have files of their
 //! own.
 
-#![allow(clippy::disallowed_methods, reason = "the tests damage files")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the tests damage files, and give a verb one as its output"
+)]
 
 #[path = "care/dumps.rs"]
 mod dumps;

@@ -1,9 +1,9 @@
 //! Failed logins slow down the next ones from the same address.
 //!
-//! Attempts from an address are looked at one after the other, and after the first few failures each
+//! Attempts from an address are looked at one after the other. After the first few failures each
 //! waits before it is looked at, twice as long as the one before. A password is then guessed a few
-//! times a second at most, however many connections are used. Nothing is owed for attempts that gave
-//! up while they waited.
+//! times a second at most, however many connections are used. Nothing is owed for attempts that
+//! gave up while they waited.
 //!
 //! The table is bounded. An address is forgotten after some minutes without a failure, and the
 //! oldest is forgotten first when the table is full. An address that is trying now stays.
@@ -31,13 +31,13 @@ const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 const MOST_ADDRESSES: usize = 4096;
 
 /// What an attempt holds while it waits and is looked at.
-pub type Turn = Arc<tokio::sync::Mutex<()>>;
+pub type LoginTurn = Arc<tokio::sync::Mutex<()>>;
 
 /// The failures of an address.
 struct Failed {
     count: u32,
     last: Duration,
-    turn: Turn,
+    turn: LoginTurn,
 }
 
 impl Failed {
@@ -56,7 +56,7 @@ pub struct Failures(Mutex<HashMap<IpAddr, Failed>>);
 
 impl Failures {
     /// The turn of an address.
-    pub fn turn(&self, address: IpAddr, now: Duration) -> Turn {
+    pub fn turn(&self, address: IpAddr, now: Duration) -> LoginTurn {
         let mut known = self.0.lock();
         let address = network(address);
         if !known.contains_key(&address) && known.len() >= MOST_ADDRESSES {
@@ -67,7 +67,7 @@ impl Failures {
                 known.remove(&oldest);
             }
         }
-        let new = || Failed { count: 0, last: now, turn: Turn::default() };
+        let new = || Failed { count: 0, last: now, turn: LoginTurn::default() };
         Arc::clone(&known.entry(address).or_insert_with(new).turn)
     }
 

@@ -1,9 +1,9 @@
 //! Logging in by a token or a password.
 //!
 //! Passwords from one address are looked at one after the other, and after failures each waits
-//! before (`access/failures.rs`). Nobody guesses the signature of a token: a valid one does not wait,
-//! since behind one address there may be many terminals, and one that is not is refused with its
-//! reason, after a pause of this connection alone.
+//! before (`access/failures.rs`). Nobody guesses the signature of a token: a valid one does not
+//! wait, since behind one address there may be many terminals, and one that is not valid is refused
+//! with the reason, after a pause of this connection alone.
 //!
 //! A password that was verified before is recognised at once. Others are hashed on the pool, few at
 //! a time, so that logins never take its threads from reads.

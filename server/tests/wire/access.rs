@@ -506,9 +506,10 @@ fn passwords_from_one_address_are_looked_at_one_after_the_other() {
     });
     let mut clients: Vec<_> = (0..40).map(|_| server.client()).collect();
     clients.iter_mut().for_each(|client| client.send_raw(b"AUTH default guessed\r\n"));
-    let looked_at = clients.iter_mut().filter(|client| client.receive().word() == "WRONGPASS");
+    let replies = clients.iter_mut().map(|client| client.receive().word().to_owned());
+    let looked_at = replies.filter(|word| word == "WRONGPASS").count();
     // Four at once, and then the waits of 100, 200, 400 ms, and perhaps one more, fill the second.
-    assert!(looked_at.count() <= 8);
+    assert!((4..=8).contains(&looked_at), "{looked_at}");
 }
 
 #[test]
