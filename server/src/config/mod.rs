@@ -339,6 +339,8 @@ mod tests {
             ("[limits]\nkeepalive_seconds = 32768", "keepalive_seconds"),
             ("[limits]\nmax_total_subscriptions = 0", "max_total_subscriptions"),
             ("[backup]\nkeep = 0", "backup.keep"),
+            ("[tls]\nport = 0", "tls.certificate"),
+            ("[http]\nport = 0\ntls = true", "tls.certificate"),
             ("[backup]\nschedule = \"daily\"", "schedule"),
             ("[backup]\nschedule = \"24h\"", "backup_dir"),
         ] {

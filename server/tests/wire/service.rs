@@ -109,7 +109,7 @@ fn health_is_the_exit_code_0_while_a_server_answers_and_1_otherwise() {
     let address = server.address.to_string();
     let healthy = health(&[&address]);
     assert!(healthy.status.success(), "{healthy:?}");
-    assert_eq!(String::from_utf8_lossy(&healthy.stdout), format!("{address}: +PONG\n"));
+    assert_eq!(String::from_utf8_lossy(&healthy.stdout), format!("{address} serves: +PONG\n"));
     server.stop();
     let gone = health(&[&address, "--timeout", "1"]);
     assert_eq!(gone.status.code(), Some(1));
