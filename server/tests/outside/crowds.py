@@ -50,10 +50,13 @@ DEADLINE_SECONDS = 10
 WINDOW_SECONDS, WINDOWS = 3, 6
 # Of a second.
 TURNS = 20
-# What docs/operations.md does not put into numbers: replies that are being made, and what the
-# allocator keeps.
-OTHER_BYTES = 96 << 20
+# After thousands of connections have come or gone.
+REST_SECONDS = 2
 BUDGET_BYTES, CLIENT_BYTES, LEDGER_BYTES = 64 << 20, 64 << 20, 32 << 20
+# One reply for each event loop and each thread of the pool: a quarter of the memory of clients.
+REPLY_BYTES = (2 * (os.cpu_count() or 1) + 1) * CLIENT_BYTES // 4
+# The program, and what the allocator keeps.
+OTHER_BYTES = 64 << 20
 SETTINGS = f"""
 memory_budget_bytes = {BUDGET_BYTES}
 [messaging]
@@ -100,7 +103,7 @@ def core_seconds(process: subprocess.Popen) -> float:
 
 def most_resident(clients: int) -> int:
     """The sum that docs/operations.md states, and the rest."""
-    return BUDGET_BYTES + CLIENT_BYTES + LEDGER_BYTES + clients * (32 << 10) + OTHER_BYTES
+    return BUDGET_BYTES + CLIENT_BYTES + LEDGER_BYTES + REPLY_BYTES + clients * (32 << 10) + OTHER_BYTES
 
 
 def p99(binary: str, address: str, seconds: int) -> float:
@@ -163,10 +166,11 @@ def ratio(binary: str, address: str, seconds: int, rounds: int, crowd) -> tuple[
     and returns what takes it away."""
     alone, beside = [], []
     for _ in range(rounds):
-        alone.append(p99(binary, address, seconds))
-        leave = crowd()
-        beside.append(p99(binary, address, seconds))
-        leave()
+        for times in alone, beside:
+            leave = crowd() if times is beside else lambda: None
+            time.sleep(REST_SECONDS)
+            times.append(p99(binary, address, seconds))
+            leave()
     return statistics.median(there / none for none, there in zip(alone, beside)), alone, beside
 
 
@@ -182,7 +186,6 @@ def idle(binary: str, path: str, arguments, judge: Judge) -> str:
         most = []
 
         def crowd():
-            until(lambda: clients() == 1, "the connections of before are gone")
             before = resident(running.process)
             there = opened(running.address, count)
             for one in there:
@@ -193,7 +196,11 @@ def idle(binary: str, path: str, arguments, judge: Judge) -> str:
             if clients() != count + 1:
                 raise Broken(f"{clients() - 1} of {count} connections are open")
             most.append(resident(running.process) - before)
-            return lambda: closed(there)
+
+            def leave():
+                closed(there)
+                until(lambda: clients() == 1, "the connections are gone")
+            return leave
 
         p99(binary, running.address, 2)
         times, alone, beside = ratio(binary, running.address, arguments.seconds or 10, arguments.rounds, crowd)
