@@ -51,9 +51,11 @@ impl Session {
         }
         let address = self.connection.client.address.ip();
         let turn = failures.turn(address, shared.monotonic());
-        let Ok(_turn) = timeout_at(self.login_deadline, turn.lock()).await else {
-            return Err(self.refuse_to_look());
+        let locked = tokio::select! {
+            locked = timeout_at(self.login_deadline, turn.lock()) => locked.ok(),
+            () = self.connection.client.asked_to_end() => None,
         };
+        let Some(_turn) = locked else { return Err(self.refuse_to_look()) };
         let until = Instant::now() + failures.wait(address, shared.monotonic());
         if until > self.login_deadline {
             return Err(self.refuse_to_look());
