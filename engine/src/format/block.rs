@@ -7,10 +7,9 @@
 //! in its header. Plain content is as long as its stored form, so its length is bounded by the
 //! file; compressed content is bounded by `MAX_RAW_BYTES` before anything is allocated for it.
 
-use std::cell::RefCell;
 use std::io;
-use std::thread::LocalKey;
 
+use parking_lot::Mutex;
 use zstd::bulk::{Compressor, Decompressor};
 
 use super::checksum::{Seed, crc};
@@ -105,10 +104,9 @@ pub fn encode(kind: BlockKind, raw: &[u8], compression: Compression, seed: Seed)
         _ if raw.len() > MAX_RAW_BYTES => None,
         Compression::None => None,
         Compression::Lz4 => Some((LZ4, lz4_flex::block::compress(raw))),
-        Compression::Zstd => {
-            with(&PACKER, || Compressor::new(ZSTD_LEVEL), |packer| packer.compress(raw))
-                .map(|packed| (ZSTD, packed))
-        }
+        Compression::Zstd => PACKERS
+            .with(|| Compressor::new(ZSTD_LEVEL), |packer| packer.compress(raw))
+            .map(|packed| (ZSTD, packed)),
     };
     let (codec, stored) = match &packed {
         Some((codec, packed)) if packed.len() + raw.len() / WORTHWHILE < raw.len() => {
@@ -127,27 +125,26 @@ pub fn encode(kind: BlockKind, raw: &[u8], compression: Compression, seed: Seed)
     block
 }
 
-thread_local! {
-    // A context is made once per thread: to make one takes as long as to decompress a block.
-    static PACKER: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
-    static UNPACKER: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
-}
+static PACKERS: Idle<Compressor<'static>> = Idle(Mutex::new(Vec::new()));
+static UNPACKERS: Idle<Decompressor<'static>> = Idle(Mutex::new(Vec::new()));
 
-/// What `work` does with this thread's context, which `make` makes if there is none yet.
-fn with<C>(
-    context: &'static LocalKey<RefCell<Option<C>>>,
-    make: impl FnOnce() -> io::Result<C>,
-    work: impl FnOnce(&mut C) -> io::Result<Vec<u8>>,
-) -> Option<Vec<u8>> {
-    let kept = context.try_with(|context| {
-        let mut context = context.borrow_mut();
-        if context.is_none() {
-            *context = make().ok();
-        }
-        work(context.as_mut()?).ok()
-    });
-    // The thread is ending: its locals are gone.
-    kept.ok().flatten()
+/// The contexts of zstd that nobody uses now: as many as were ever used at once. To make one takes
+/// as long as to decompress a block, and threads may be short-lived.
+struct Idle<C>(Mutex<Vec<C>>);
+
+impl<C> Idle<C> {
+    /// What `work` does with a context, which `make` makes if none is idle.
+    fn with(
+        &self,
+        make: impl FnOnce() -> io::Result<C>,
+        work: impl FnOnce(&mut C) -> io::Result<Vec<u8>>,
+    ) -> Option<Vec<u8>> {
+        let idle = self.0.lock().pop();
+        let mut context = idle.map_or_else(make, Ok).ok()?;
+        let done = work(&mut context).ok();
+        self.0.lock().push(context);
+        done
+    }
 }
 
 /// The kind and the total length that a block's header claims; `None` if it cannot be a header.
@@ -189,7 +186,7 @@ pub fn decode(kind: BlockKind, block: &[u8], seed: Seed) -> Result<Vec<u8>, &'st
     let unpacked = match header.get(block_header::CODEC) {
         Some([PLAIN]) if raw_bytes == stored.len() => return Ok(stored.to_vec()),
         Some([ZSTD]) if raw_bytes <= MAX_RAW_BYTES => {
-            with(&UNPACKER, Decompressor::new, |unpacker| unpacker.decompress(stored, raw_bytes))
+            UNPACKERS.with(Decompressor::new, |unpacker| unpacker.decompress(stored, raw_bytes))
         }
         Some([LZ4]) if raw_bytes <= MAX_RAW_BYTES => {
             lz4_flex::block::decompress(stored, raw_bytes).ok()
