@@ -30,7 +30,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_mins(5);
 /// The addresses that are known, but for those that are trying now.
 const MOST_ADDRESSES: usize = 4096;
 
-/// What an attempt holds while it waits and is looked at.
+/// The lock that an attempt to log in holds until its password was checked.
 pub type LoginTurn = Arc<tokio::sync::Mutex<()>>;
 
 /// The failures of an address.

@@ -19,7 +19,7 @@ use crate::commands::{LogIn, context};
 use crate::notices::NoticeKind;
 use crate::refusal::Refusal;
 
-/// What a token that is not valid costs its connection.
+/// How long a connection waits for the refusal of a token that is not valid.
 const TOKEN_PAUSE: Duration = Duration::from_millis(100);
 
 impl Session {

@@ -4,7 +4,7 @@
 
 | scenario | the crowd | checked |
 |---|---|---|
-| idle | 10,000 connections without a command | at most 16 KiB of memory each |
+| idle | 10,000 connections that have sent one PING | at most 16 KiB of memory each |
 | still | 200 followers that stop to read under load | memory; all of them continue without a gap |
 | unread | a client that sends 1,000,000 commands and reads no reply | memory; it is closed |
 | slow | 5,000 clients that send a byte a second, half of them logged in | all are closed by a deadline |
