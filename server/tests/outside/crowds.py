@@ -37,7 +37,7 @@ import threading
 import time
 from pathlib import Path
 
-from ledger import Broken, directory, parser_of, server, told
+from ledger import Broken, directory, parser_of, server, told, until
 from resp import Connection, Refused, pairs
 
 PASSWORD = "of a crowd"
@@ -153,14 +153,6 @@ def served(address: str, password: str | None = None) -> float:
     return time.monotonic() - begin
 
 
-def until(holds, what: str) -> None:
-    ends = time.monotonic() + 60
-    while not holds():
-        if time.monotonic() > ends:
-            raise Broken(f"within a minute not: {what}")
-        time.sleep(0.05)
-
-
 def ratio(binary: str, address: str, seconds: int, rounds: int, crowd) -> tuple[float, list[float], list[float]]:
     """The p99 without and with a crowd in turn, and the median of their ratios. `crowd` makes one,
     and returns what takes it away."""
@@ -199,7 +191,7 @@ def idle(binary: str, path: str, arguments, judge: Judge) -> str:
 
             def leave():
                 closed(there)
-                until(lambda: clients() == 1, "the connections are gone")
+                until("the connections are gone", lambda: clients() == 1)
             return leave
 
         p99(binary, running.address, 2)

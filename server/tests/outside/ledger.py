@@ -19,6 +19,7 @@ import random
 import sys
 import tempfile
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from resp import Connection, Refused  # noqa: E402
 from running import RunningServer  # noqa: E402
 
 WRITERS = 16
+WAIT_SECONDS = 60
 SHARED = "messages:all"
 # So that a few seconds of writing cause flushes and merges.
 SMALL = "memory_budget_bytes = 1048576\n"
@@ -162,6 +164,20 @@ def entries(connection: Connection, key: str, after: int) -> list:
         rows += page
         after = page[-1][0]
     return rows
+
+
+def until(what: str, look):
+    """The first true answer of `look`."""
+    ends = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            if answer := look():
+                return answer
+        except OSError:
+            pass
+        if time.monotonic() > ends:
+            raise Broken(f"within {WAIT_SECONDS} s not: {what}")
+        time.sleep(0.1)
 
 
 def directory() -> tempfile.TemporaryDirectory:

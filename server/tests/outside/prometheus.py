@@ -27,11 +27,10 @@ import time
 import urllib.request
 from pathlib import Path
 
-from ledger import Broken, directory, server
+from ledger import Broken, directory, server, until
 from resp import Connection
 
 OPS = Path(__file__).resolve().parents[3] / "ops" / "prometheus"
-WAIT_SECONDS = 60
 
 
 def free_port() -> int:
@@ -43,20 +42,6 @@ def free_port() -> int:
 def fetched(url: str) -> str:
     with urllib.request.urlopen(url, timeout=10) as answer:
         return answer.read().decode()
-
-
-def until(what: str, look):
-    """The first true answer of `look`."""
-    ends = time.monotonic() + WAIT_SECONDS
-    while True:
-        try:
-            if answer := look():
-                return answer
-        except OSError:
-            pass
-        if time.monotonic() > ends:
-            raise Broken(f"within {WAIT_SECONDS} s not: {what}")
-        time.sleep(0.5)
 
 
 def promtool(*words: str, text: str | None = None) -> None:
