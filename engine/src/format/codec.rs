@@ -107,47 +107,12 @@ impl<'a> Reader<'a> {
                 self.rest = rest;
                 Some(u64::from(*first & 0x7F) | u64::from(*second) << 7)
             }
-            _ => self.long_varint(),
-        }
-    }
-
-    /// A varint that may have any length: of up to eight bytes all at once, if as many are left.
-    fn long_varint(&mut self) -> Option<u64> {
-        const ENDS: u64 = 0x8080_8080_8080_8080;
-        let Some(word) = self.rest.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) else {
-            return self.varint_by_bytes();
-        };
-        let ends = !word & ENDS;
-        if ends == 0 {
-            return self.varint_by_bytes();
-        }
-        let bytes = ends.trailing_zeros() as usize / 8 + 1;
-        // Each byte up to the last one has seven bits of the value.
-        let bits = word & (ends ^ (ends - 1)) & !ENDS;
-        let pairs = bits & 0x007F_007F_007F_007F | (bits & 0x7F00_7F00_7F00_7F00) >> 1;
-        let fours = pairs & 0x0000_3FFF_0000_3FFF | (pairs & 0x3FFF_0000_3FFF_0000) >> 2;
-        let value = fours & 0x0FFF_FFFF | (fours & 0x0FFF_FFFF_0000_0000) >> 4;
-        // In the shortest form the last byte adds something.
-        let is_shortest = bytes == 1 || value >> (7 * (bytes - 1)) != 0;
-        self.rest = self.rest.get(bytes..)?;
-        is_shortest.then_some(value)
-    }
-
-    fn varint_by_bytes(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.u8()?;
-            let bits = u64::from(byte & 0x7F);
-            if shift == 63 && bits > 1 {
-                return None;
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                // The first byte has its top bit set, so a last byte of zero adds nothing.
-                return (byte != 0).then_some(value);
+            rest => {
+                let (value, rest) = long_varint(rest)?;
+                self.rest = rest;
+                Some(value)
             }
         }
-        None
     }
 
     /// A varint that fits `usize`: the length of something in memory.
@@ -173,6 +138,49 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// A varint that may have any length, at the front of bytes, and the bytes behind it: up to eight
+/// bytes all at once, if as many are left.
+///
+/// The bytes come and go by value, so that the caller's loop can keep them in registers.
+fn long_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    const ENDS: u64 = 0x8080_8080_8080_8080;
+    let Some(word) = bytes.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)) else {
+        return varint_by_bytes(bytes);
+    };
+    let ends = !word & ENDS;
+    if ends == 0 {
+        return varint_by_bytes(bytes);
+    }
+    let len = ends.trailing_zeros() as usize / 8 + 1;
+    // Each byte up to the last one has seven bits of the value.
+    let bits = word & (ends ^ (ends - 1)) & !ENDS;
+    let pairs = bits & 0x007F_007F_007F_007F | (bits & 0x7F00_7F00_7F00_7F00) >> 1;
+    let fours = pairs & 0x0000_3FFF_0000_3FFF | (pairs & 0x3FFF_0000_3FFF_0000) >> 2;
+    let value = fours & 0x0FFF_FFFF | (fours & 0x0FFF_FFFF_0000_0000) >> 4;
+    // In the shortest form the last byte adds something.
+    let is_shortest = len == 1 || value >> (7 * (len - 1)) != 0;
+    let rest = bytes.get(len..)?;
+    is_shortest.then_some((value, rest))
+}
+
+fn varint_by_bytes(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let (mut value, mut rest) = (0u64, bytes);
+    for shift in (0..64).step_by(7) {
+        let (byte, behind) = rest.split_first()?;
+        rest = behind;
+        let bits = u64::from(byte & 0x7F);
+        if shift == 63 && bits > 1 {
+            return None;
+        }
+        value |= bits << shift;
+        if byte & 0x80 == 0 {
+            // The first byte has its top bit set, so a last byte of zero adds nothing.
+            return (*byte != 0).then_some((value, rest));
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,10 +192,10 @@ mod tests {
             bytes in prop::collection::vec(prop_oneof![0_u8..3, 120_u8..=130, 253_u8..], 0..12),
         ) {
             prop_assume!(bytes.first().is_some_and(|first| *first >= 0x80));
-            let (mut fast, mut slow) = (Reader::new(&bytes), Reader::new(&bytes));
-            let value = slow.varint_by_bytes();
-            prop_assert_eq!(fast.varint(), value);
-            prop_assert!(value.is_none() || fast.rest() == slow.rest());
+            let mut fast = Reader::new(&bytes);
+            let slow = varint_by_bytes(&bytes);
+            prop_assert_eq!(fast.varint(), slow.map(|(value, _)| value));
+            prop_assert!(slow.is_none_or(|(_, rest)| fast.rest() == rest));
         }
 
         #[test]

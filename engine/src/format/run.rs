@@ -38,7 +38,7 @@ use super::codec::{Reader, put_name, put_varint};
 use super::slots::{Slots, SlotsWriter};
 pub use crate::ids::CommitPlace;
 use crate::ids::{Sequence, TimeMs};
-pub use crate::timeline::Times;
+pub use crate::timeline::{PlainEntry, Times};
 
 /// The first byte of a run whose heads are before all of its bodies. In a run of an earlier version
 /// it is the length of a name, which is never empty.
@@ -245,45 +245,67 @@ impl<'a> RunReader<'a> {
         self.remaining
     }
 
+    /// A sequence above all entries that were read, and not above those that were not.
+    pub fn next_sequence(&self) -> Sequence {
+        self.sequence
+    }
+
     /// Passes over entries below a sequence. It may stop before: at what is not usual, or broken.
     pub fn skip_below(&mut self, low: Sequence) {
         while self.remaining > 0 && self.sequence < low {
             let mut heads = self.heads;
-            let mut place = None;
-            let Some(mut head) = heads.varint() else { return };
-            if head == 1 {
-                let mut number = || heads.varint();
-                let (Some(0), Some(PLACE), Some(step), Some(inline)) =
-                    (number(), number(), number(), number())
-                else {
-                    return;
-                };
-                (place, head) = (Some(self.place.wrapping_add(step)), inline);
-            }
-            if head & 1 == 1 {
-                if head == 1 || place.is_some() {
+            let Some(head) = heads.varint() else { return };
+            if head & 1 == 0 || head == 1 {
+                let before = self.sequence;
+                self.plain_to(low - 1, |_| ());
+                if self.sequence == before {
                     return;
                 }
-                let Some(shared) = self.shared.checked_add((head >> 1) - 1) else { return };
-                self.shared = shared;
-            } else {
-                let (Some(bodies), Some(step_ms)) = (&mut self.bodies, heads.varint()) else {
-                    return;
-                };
-                let end =
-                    usize::try_from(head >> 2).ok().and_then(|len| len.checked_add(bodies.start));
-                let time_ms = self.time_ms.checked_add(step_ms);
-                let (Some(end), Some(time_ms), 0) = (end, time_ms, head & 2) else { return };
-                if end > bodies.end {
-                    return;
-                }
-                (bodies.start, self.time_ms) = (end, time_ms);
+                continue;
             }
-            self.heads = heads;
-            self.place = place.unwrap_or(self.place);
+            let Some(shared) = self.shared.checked_add((head >> 1) - 1) else { return };
+            (self.shared, self.heads) = (shared, heads);
             self.sequence += 1;
             self.remaining -= 1;
         }
+    }
+
+    /// Reads the plain entries that come next, up to a sequence, and passes them on. It stops
+    /// before an entry that is not plain, or broken.
+    pub fn plain_to(&mut self, high: Sequence, mut pass_on: impl FnMut(PlainEntry)) {
+        let Some(Range { start: mut body_at, end: bodies_end }) = self.bodies.clone() else {
+            return;
+        };
+        // Copies: the compiler keeps them in registers.
+        let RunReader { mut heads, mut sequence, mut time_ms, place: mut last_place, .. } = *self;
+        let mut remaining = self.remaining;
+        while remaining > 0 && sequence <= high && sequence < Sequence::MAX {
+            let (mut ahead, mut place) = (heads, None);
+            let Some(mut head) = ahead.varint() else { break };
+            if head == 1 {
+                let mut number = || ahead.varint();
+                let (Some(0), Some(PLACE), Some(step), Some(behind)) =
+                    (number(), number(), number(), number())
+                else {
+                    break;
+                };
+                (place, head) = (Some(CommitPlace(last_place.wrapping_add(step))), behind);
+            }
+            let Some(step_ms) = ahead.varint() else { break };
+            let body_bytes = head >> 2;
+            let is_there = body_bytes <= (bodies_end - body_at) as u64;
+            let (0, true, Some(time)) = (head & 3, is_there, time_ms.checked_add(step_ms)) else {
+                break;
+            };
+            let body = body_at..body_at + body_bytes as usize;
+            body_at = body.end;
+            (heads, time_ms, last_place) = (ahead, time, place.map_or(last_place, |place| place.0));
+            pass_on(PlainEntry { sequence, time_ms, place, body });
+            (sequence, remaining) = (sequence + 1, remaining - 1);
+        }
+        self.bodies = Some(body_at..bodies_end);
+        (self.heads, self.sequence, self.time_ms) = (heads, sequence, time_ms);
+        (self.place, self.remaining) = (last_place, remaining);
     }
 
     /// The next entry; `None` at the end and at broken bytes.
@@ -549,7 +571,65 @@ mod tests {
         assert_eq!(shared_body(&raw, 4), None);
     }
 
+    /// What `next_entry` reads; with a bound, plain entries up to it are read by `plain_to`. And
+    /// how many entries are not read.
+    fn read_all(
+        mut run: RunReader<'_>,
+        plain_to: Option<Sequence>,
+    ) -> (Vec<(Sequence, EntryContent)>, u64) {
+        let mut all = Vec::new();
+        loop {
+            if let Some(high) = plain_to {
+                run.plain_to(high, |PlainEntry { sequence, time_ms, place, body }| {
+                    let times = Times::stored(time_ms, None, 0);
+                    let content = EntryContent::Inline { times, body, is_elsewhere: false, place };
+                    all.push((sequence, content));
+                });
+            }
+            let Some(entry) = run.next_entry() else { return (all, run.remaining()) };
+            all.push(entry);
+        }
+    }
+
+    #[test]
+    fn plain_entries_are_read_up_to_a_sequence_and_not_above_it() {
+        let mut run = RunWriter::new(5, 1000);
+        for sequence in 5..15 {
+            run.inline(sequence, Times::stored(1000 + sequence, None, 0), b"body");
+        }
+        let mut block = Vec::new();
+        run.finish(b"c/1", &mut block);
+        for high in 0..20 {
+            let mut run = RunReader::at(&block, 0).expect("a run");
+            let mut read = Vec::new();
+            run.plain_to(high, |entry| read.push((entry.sequence, entry.time_ms)));
+            let expected: Vec<_> =
+                (5..15).filter(|at| *at <= high).map(|at| (at, 1000 + at)).collect();
+            assert_eq!(read, expected, "up to {high}");
+            assert_eq!(run.next_sequence(), 5 + read.len() as u64);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn plain_entries_are_those_that_each_entry_alone_gives(
+            heads in prop::collection::vec(prop_oneof![0_u8..5, 8_u8..10, 127_u8..=130], 0..60),
+            count in 0_u64..30,
+            bodies in 0_usize..40,
+            high in 0_u64..40,
+        ) {
+            let mut block = vec![HEADS_FIRST];
+            put_name(&mut block, b"t");
+            for number in [1, 1000, count, heads.len() as u64] {
+                put_varint(&mut block, number);
+            }
+            block.extend(&heads);
+            put_varint(&mut block, bodies as u64);
+            block.resize(block.len() + bodies, 7);
+            let run = RunReader::at(&block, 0).expect("a run");
+            prop_assert_eq!(read_all(run.clone(), Some(high)), read_all(run, None));
+        }
+
         #[test]
         fn any_bytes_are_entries_or_refused(block: Vec<u8>, at in 0usize..40) {
             if let Some(mut reader) = RunReader::at(&block, at) {

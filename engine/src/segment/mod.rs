@@ -35,6 +35,7 @@ mod parts;
 mod reader;
 mod remains;
 mod run_list;
+mod run_offers;
 mod run_times;
 mod runs;
 mod scan;

@@ -1,12 +1,8 @@
-//! Reads one timeline's runs in a segment, in both directions.
+//! One timeline's runs in a segment: finds their blocks, and reads the entries of a block.
 //!
-//! The start is found in the entry's list of blocks or in its run table; either way the cost of a
-//! read depends on what it returns, not on the length of the timeline.
-//!
-//! Damage is passed to the collector, which ends the read or continues after it (P5). A block or a
-//! page of the run table that cannot be read hides the sequences from its first one, which is in
-//! the index, to the first one of the next. An entry whose shared body cannot be read is still an
-//! entry; its time is between those of its neighbours.
+//! A block is found in the entry's list of blocks or in its run table; either way the cost of a
+//! read depends on what it returns, not on the length of the timeline. Damage in a block hides
+//! entries from a sequence on. `run_offers` passes entries and damage to a read.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -18,16 +14,15 @@ use super::table::{Cursor, PageAccess, Table};
 use crate::error::{Error, Result};
 use crate::format::block::BlockKind;
 use crate::format::index::{RunBlock, RunBlocks, TimelineEntry};
-use crate::format::run::{EntryContent, RunReader, SharedBody, shared_body};
+use crate::format::run::{EntryContent, PlainEntry, RunReader, SharedBody, shared_body};
 use crate::ids::{Lsn, Sequence, TimeMs};
-use crate::timeline::{Collector, Offered, Own, Times};
 
 /// One timeline's runs in a segment.
 pub(super) struct RunsOf<'a> {
     pub(super) parts: &'a Parts,
     about: About<'a>,
     name: &'a [u8],
-    entry: &'a TimelineEntry,
+    pub(super) entry: &'a TimelineEntry,
     source: BlockSource<'a>,
     /// The bodies block used last: its first number, the first number after it, its content.
     /// Consecutive entries often share it.
@@ -56,8 +51,12 @@ enum Position {
 }
 
 /// The entries of a block, as far as they can be read.
+#[derive(Default)]
 pub(super) struct RunEntries {
-    block: Bytes,
+    pub(super) block: Bytes,
+    /// The first of them, if they are plain and were asked for like this.
+    pub(super) plain: Vec<PlainEntry>,
+    /// The others.
     pub(super) found: Vec<(Sequence, EntryContent)>,
     /// The first hidden sequence, and the damage that hides it and the rest of the block.
     pub(super) damage: Option<(Sequence, Error)>,
@@ -212,7 +211,7 @@ impl<'a> RunsOf<'a> {
 
     /// The run in a block, without most of what is below the wanted entries, and the maximum number
     /// of these.
-    fn run_from<'b>(
+    pub(super) fn run_from<'b>(
         &self,
         block_at: &BlockAt,
         block: &'b [u8],
@@ -235,109 +234,22 @@ impl<'a> RunsOf<'a> {
         }
     }
 
-    /// Offers the entries from `low` to `high`, ascending.
-    pub fn ascending(
-        &mut self,
-        low: Sequence,
-        high: Sequence,
-        out: &mut Collector<'_>,
-    ) -> Result<()> {
-        let mut next = self.first_from(low)?;
-        while let Some(block_at) = next.filter(|block_at| block_at.run.first <= high) {
-            let mut from = block_at.run.first;
-            let goes_on = match self.block_ascending(&block_at, low..=high, &mut from, out) {
-                Err(error) if error.is_damage() => {
-                    let (last, to_ms) = self.reach(&block_at)?;
-                    out.offer_lost(
-                        (from.max(low), last.min(high)),
-                        self.entry.latest_start(to_ms),
-                        &error,
-                    )
-                }
-                goes_on => goes_on?,
-            };
-            if !goes_on {
-                return Ok(());
-            }
-            next = self.next(block_at)?;
-        }
-        Ok(())
-    }
-
-    /// Offers the entries of one block. `from` becomes the sequence after the last one that was
-    /// read.
-    fn block_ascending(
-        &mut self,
-        block_at: &BlockAt,
-        wanted: RangeInclusive<Sequence>,
-        from: &mut Sequence,
-        out: &mut Collector<'_>,
-    ) -> Result<bool> {
-        let block = self.block(block_at)?;
-        let (mut run, most) = self.run_from(block_at, &block, &wanted)?;
-        out.reserve(most);
-        while let Some((sequence, content)) = run.next_entry() {
-            if sequence > *wanted.end() {
-                return Ok(false);
-            }
-            *from = sequence + 1;
-            if sequence >= *wanted.start()
-                && !self.offer(block_at, sequence, &content, &block, out)?
-            {
-                return Ok(false);
-            }
-        }
-        self.check_end(block_at, &run).map(|()| true)
-    }
-
-    /// Offers the entries from `high` to `low`.
-    pub fn descending(
-        &mut self,
-        low: Sequence,
-        high: Sequence,
-        out: &mut Collector<'_>,
-    ) -> Result<()> {
-        let mut next = self.seek(|first, _| first > high)?;
-        while let Some(block_at) = next {
-            let RunEntries { block, found, damage } = self.entries_within(&block_at, low..=high)?;
-            if let Some((from, error)) = damage {
-                let (last, to_ms) = self.reach(&block_at)?;
-                if !out.offer_lost(
-                    (from.max(low), last.min(high)),
-                    self.entry.latest_start(to_ms),
-                    &error,
-                ) {
-                    return Ok(());
-                }
-            }
-            out.reserve(found.len());
-            for (sequence, content) in found.iter().rev() {
-                if !self.offer(&block_at, *sequence, content, &block, out)? {
-                    return Ok(());
-                }
-            }
-            if block_at.run.first <= low {
-                return Ok(());
-            }
-            next = self.previous(block_at)?;
-        }
-        Ok(())
-    }
-
     /// The entries of a block, and the damage that hides the rest of them.
     pub(super) fn entries(&self, block_at: &BlockAt) -> Result<RunEntries> {
-        self.entries_within(block_at, 0..=Sequence::MAX)
+        self.entries_within(block_at, 0..=Sequence::MAX, false)
     }
 
-    /// The entries of a block inside bounds, and the damage that hides the rest of them.
-    fn entries_within(
+    /// The entries of a block inside bounds, and the damage that hides the rest of them. The first
+    /// ones are apart if they are plain and `plain_apart`.
+    pub(super) fn entries_within(
         &self,
         block_at: &BlockAt,
         wanted: RangeInclusive<Sequence>,
+        plain_apart: bool,
     ) -> Result<RunEntries> {
-        let mut entries = RunEntries { block: Bytes::new(), found: Vec::new(), damage: None };
+        let mut entries = RunEntries::default();
         let mut from = block_at.run.first;
-        if let Err(error) = self.fill(block_at, &wanted, &mut from, &mut entries) {
+        if let Err(error) = self.fill(block_at, &wanted, plain_apart, &mut from, &mut entries) {
             if !error.is_damage() {
                 return Err(error);
             }
@@ -351,12 +263,18 @@ impl<'a> RunsOf<'a> {
         &self,
         block_at: &BlockAt,
         wanted: &RangeInclusive<Sequence>,
+        plain_apart: bool,
         from: &mut Sequence,
         entries: &mut RunEntries,
     ) -> Result<()> {
         entries.block = self.block(block_at)?;
         let (mut run, most) = self.run_from(block_at, &entries.block, wanted)?;
-        entries.found.reserve(most);
+        *from = run.next_sequence();
+        if plain_apart {
+            take_plain(&mut run, wanted, most, &mut entries.plain);
+            *from = run.next_sequence().max(*from);
+        }
+        entries.found.reserve(most - entries.plain.len());
         while let Some((sequence, content)) = run.next_entry() {
             if sequence > *wanted.end() {
                 return Ok(());
@@ -369,61 +287,8 @@ impl<'a> RunsOf<'a> {
         self.check_end(block_at, &run)
     }
 
-    /// Offers an entry to the collector. Its body is a slice of its block.
-    fn offer(
-        &mut self,
-        block_at: &BlockAt,
-        sequence: Sequence,
-        content: &EntryContent,
-        block: &Bytes,
-        out: &mut Collector<'_>,
-    ) -> Result<bool> {
-        let (number, own_start_ms) = match content {
-            EntryContent::Inline { times, is_elsewhere: true, place: body, .. }
-                if out.needs_body(sequence, times, (*body, self.applied_to())) =>
-            {
-                let error = self.damaged(block_at, "the edit of an entry is in no younger segment");
-                return Ok(out.offer_without_body(
-                    sequence,
-                    (*times, *times),
-                    self.applied_to(),
-                    &error,
-                ));
-            }
-            EntryContent::Inline { times, body, place, is_elsewhere } => {
-                let (applied_to, is_elsewhere) = (self.applied_to(), *is_elsewhere);
-                let own = Own { place: *place, applied_to, is_elsewhere };
-                let body = Offered::Part(block, body.clone());
-                return Ok(out.offer(sequence, *times, own, body));
-            }
-            EntryContent::Shared { number, own_start_ms } => (*number, *own_start_ms),
-        };
-        if !out.may_show(sequence) {
-            return Ok(!out.is_full());
-        }
-        let applied_to = self.applied_to();
-        match self.shared(block_at, sequence, number) {
-            Ok((SharedBody { time_ms, expire_at_ms, place }, block, body)) => {
-                let times = Times::stored(time_ms, own_start_ms, expire_at_ms);
-                let own = Own { place, applied_to, is_elsewhere: false };
-                Ok(out.offer(sequence, times, own, Offered::Part(block, body)))
-            }
-            Err(error) if error.is_damage() => {
-                let (from_ms, to_ms) = self.times_around(block_at, sequence)?;
-                let times = |time_ms| Times::stored(time_ms, own_start_ms, 0);
-                Ok(out.offer_without_body(
-                    sequence,
-                    (times(from_ms), times(to_ms)),
-                    applied_to,
-                    &error,
-                ))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     /// Changes of bodies below this lsn are applied to this segment.
-    fn applied_to(&self) -> Lsn {
+    pub(super) fn applied_to(&self) -> Lsn {
         self.parts.record.changed_to
     }
 
@@ -447,6 +312,22 @@ impl<'a> RunsOf<'a> {
         let (shared, body) = shared_body(block, (number - first) as usize).ok_or_else(missing)?;
         Ok((shared, block, body))
     }
+}
+
+/// Reads the entries inside bounds that come next in a run, as long as they are plain; at most
+/// `most` are inside.
+pub(super) fn take_plain(
+    run: &mut RunReader<'_>,
+    wanted: &RangeInclusive<Sequence>,
+    most: usize,
+    plain: &mut Vec<PlainEntry>,
+) {
+    plain.reserve(most);
+    run.plain_to(*wanted.end(), |entry| {
+        if entry.sequence >= *wanted.start() {
+            plain.push(entry);
+        }
+    });
 }
 
 impl BlockAt {

@@ -13,6 +13,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::entry::Entry;
+use crate::ids::{CommitPlace, Sequence, TimeMs};
 
 /// The size up to which bodies are copied into shared memory.
 const SMALL_BYTES: usize = 4096;
@@ -39,6 +40,21 @@ impl Offered<'_> {
     }
 }
 
+/// An entry with a body of its own and no lifetime of its own, which began at its time: as nearly
+/// all are that share no body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlainEntry {
+    /// Its sequence.
+    pub sequence: Sequence,
+    /// Its commit time.
+    pub time_ms: TimeMs,
+    /// The place of the commit of the body that it was written with, if that body may be changed
+    /// for all its entries.
+    pub place: Option<CommitPlace>,
+    /// The byte range of the body in its block.
+    pub body: Range<usize>,
+}
+
 /// A page takes at least this part of a block that its bodies are slices of.
 const LEAST_PART: usize = 4;
 
@@ -63,12 +79,8 @@ impl PageBodies {
     pub fn keep(&mut self, entries: &mut [Entry], body: Offered<'_>) -> Bytes {
         match body {
             Offered::Part(block, range) => {
-                let block_at = (block.as_ptr().addr(), block.len());
-                if self.block != block_at {
-                    self.settle_block(entries);
-                    (self.block, self.first) = (block_at, entries.len());
-                }
-                self.part_bytes += range.len();
+                self.go_on_in(block, entries);
+                self.count_part(range.len());
                 block.slice(range)
             }
             Offered::Slice(bytes) => {
@@ -78,6 +90,22 @@ impl PageBodies {
                 bytes
             }
         }
+    }
+
+    /// The entries that come next in the page are of this block.
+    #[inline]
+    pub fn go_on_in(&mut self, block: &Bytes, entries: &mut [Entry]) {
+        let block_at = (block.as_ptr().addr(), block.len());
+        if self.block != block_at {
+            self.settle_block(entries);
+            (self.block, self.first) = (block_at, entries.len());
+        }
+    }
+
+    /// So many more bytes of the block are in the page.
+    #[inline]
+    pub fn count_part(&mut self, bytes: usize) {
+        self.part_bytes += bytes;
     }
 
     /// Replaces the slices of the last block by copies, unless they are a large part of it.

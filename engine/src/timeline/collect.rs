@@ -10,7 +10,7 @@
 
 use bytes::Bytes;
 
-use super::bodies::{Offered, PageBodies};
+use super::bodies::{Offered, PageBodies, PlainEntry};
 use super::end::Times;
 use super::overlay::FoundEdit;
 use super::sight::{Sight, Wanted};
@@ -183,11 +183,60 @@ impl<'v> Collector<'v> {
         if !self.sight.shows(sequence, &times) {
             return !self.taken.more;
         }
-        self.taken.last_body = own.place;
         if self.bodies != BodyMode::Unread && self.sight.is_unchanged() {
-            return self.take_entry(sequence, times, body);
+            return self.take_entry(sequence, times, own.place, body);
         }
         self.take_shown(sequence, times, own, Ok(body))
+    }
+
+    /// Whether it takes readable entries with the bodies that they were written with: then plain
+    /// ones may be offered together.
+    pub fn takes_plain(&self) -> bool {
+        self.bodies == BodyMode::Kept
+            && self.sight.wanted == Wanted::Readable
+            && self.sight.is_unchanged()
+    }
+
+    /// Takes plain entries of a block, in the direction of the read, until one does not fit. The
+    /// same as an offer of each; what is the same for all of them is looked up once. False as in
+    /// [`Collector::offer`].
+    pub fn offer_plain(&mut self, block: &Bytes, plain: impl Iterator<Item = PlainEntry>) -> bool {
+        debug_assert!(self.takes_plain());
+        if self.is_full() {
+            return false;
+        }
+        let Limit { entries: most, body_bytes: most_bytes, first_always, .. } = self.limit;
+        let (lowest, alive_from_ms) = (self.sight.lowest, self.sight.lifetimes.alive_from_ms);
+        let mut room = most.saturating_sub(self.count());
+        let mut first = first_always && self.is_empty();
+        let (before, mut sum) = (self.taken.body_bytes, self.taken.body_bytes);
+        let entries = &mut self.taken.entries;
+        let (taken_before, mut last_body) = (entries.len(), None);
+        self.kept.go_on_in(block, entries);
+        for PlainEntry { sequence, time_ms, place, body } in plain {
+            if sequence < lowest || time_ms < alive_from_ms {
+                continue;
+            }
+            let with_it = sum + body.len() as u64;
+            if room == 0 || (with_it > most_bytes && !first) {
+                self.taken.more = true;
+                break;
+            }
+            (room, sum, first) = (room - 1, with_it, false);
+            entries.push(Entry { sequence, time_ms, start_ms: time_ms, body: block.slice(body) });
+            last_body = place;
+            if room == 0 && self.is_sufficient {
+                break;
+            }
+        }
+        self.taken.body_bytes = sum;
+        self.kept.count_part((sum - before) as usize);
+        if let Some(Entry { sequence, time_ms, .. }) = entries[taken_before..].last() {
+            self.taken.reached = Some(*sequence);
+            self.taken.last_times = Times::stored(*time_ms, None, 0);
+            self.taken.last_body = last_body;
+        }
+        !self.is_full()
     }
 
     /// Takes an entry whose body cannot be read, nor its times, which are between `earliest` and
@@ -215,7 +264,7 @@ impl<'v> Collector<'v> {
             // The damage is in a body that was replaced.
             return self.take_shown(sequence, earliest, Own::default(), Err(error.clone()));
         }
-        self.take_without_body(sequence, earliest, error)
+        self.take_without_body(sequence, earliest, None, error)
     }
 
     /// Takes an entry with its replaced body, or else with its own.
@@ -227,12 +276,14 @@ impl<'v> Collector<'v> {
         body: Result<Offered<'_>>,
     ) -> bool {
         if self.bodies == BodyMode::Unread || self.count() >= self.limit.entries {
-            return self.take_entry(sequence, times, Offered::Slice(Bytes::new()));
+            return self.take_entry(sequence, times, own.place, Offered::Slice(Bytes::new()));
         }
         let replaced = self.replaced(sequence, own);
         match replaced.map_or(body, |replaced| replaced.map(Offered::Slice)) {
-            Ok(body) => self.take_entry(sequence, times, body),
-            Err(error) if error.is_damage() => self.take_without_body(sequence, times, &error),
+            Ok(body) => self.take_entry(sequence, times, own.place, body),
+            Err(error) if error.is_damage() => {
+                self.take_without_body(sequence, times, own.place, &error)
+            }
             Err(error) => self.fail(&error),
         }
     }
@@ -264,12 +315,18 @@ impl<'v> Collector<'v> {
         }
     }
 
-    fn take_without_body(&mut self, sequence: Sequence, times: Times, error: &Error) -> bool {
+    fn take_without_body(
+        &mut self,
+        sequence: Sequence,
+        times: Times,
+        place: Option<CommitPlace>,
+        error: &Error,
+    ) -> bool {
         if !self.limit.around_damage {
             return self.fail(error);
         }
         let before = self.taken.entries.len();
-        let goes_on = self.take_entry(sequence, times, Offered::Slice(Bytes::new()));
+        let goes_on = self.take_entry(sequence, times, place, Offered::Slice(Bytes::new()));
         if self.taken.entries.len() > before {
             self.taken.lost.push(Lost { first: sequence, last: sequence, error: error.clone() });
             self.ends_with_range = false;
@@ -278,7 +335,13 @@ impl<'v> Collector<'v> {
     }
 
     #[inline]
-    fn take_entry(&mut self, sequence: Sequence, times: Times, body: Offered<'_>) -> bool {
+    fn take_entry(
+        &mut self,
+        sequence: Sequence,
+        times: Times,
+        place: Option<CommitPlace>,
+        body: Offered<'_>,
+    ) -> bool {
         let sum = self.taken.body_bytes + body.len() as u64;
         let first = self.limit.first_always && self.is_empty();
         let fits = self.count() < self.limit.entries && (first || sum <= self.limit.body_bytes);
@@ -287,7 +350,7 @@ impl<'v> Collector<'v> {
             return false;
         }
         self.taken.body_bytes = sum;
-        self.taken.last_times = times;
+        (self.taken.last_times, self.taken.last_body) = (times, place);
         self.taken.reached = Some(sequence);
         let Times { time_ms, start_ms, .. } = times;
         let entries = &mut self.taken.entries;
@@ -381,9 +444,11 @@ impl<'v> Collector<'v> {
 mod tests {
     use std::rc::Rc;
 
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::timeline::Changes;
     use crate::timeline::overlay::tests::TestLayer;
+    use crate::timeline::{Changes, Lifetimes};
 
     #[test]
     fn after_the_first_body_over_the_budget_nothing_more_fits() {
@@ -442,5 +507,57 @@ mod tests {
         let mut out = Collector::new(Limit::entries(9), false, Sight::default());
         assert!(!out.offer_without_body(5, (at(1), at(2)), Lsn(0), &error) && out.is_full());
         out.finish().expect_err("the damage");
+    }
+
+    /// What a collector has after plain entries of a block were offered, and whether it goes on.
+    fn offered(
+        (limit, is_sufficient, lowest, alive_from_ms): (Limit, bool, Sequence, TimeMs),
+        plain: &[PlainEntry],
+        block: &Bytes,
+        together: bool,
+    ) -> (String, bool) {
+        let lifetimes = Lifetimes { alive_from_ms, ..Lifetimes::default() };
+        let sight = Sight { lifetimes, lowest, ..Sight::default() };
+        let mut out = Collector::new(limit, false, sight);
+        out.is_sufficient = is_sufficient;
+        let goes_on = if together {
+            out.offer_plain(block, plain.iter().cloned())
+        } else {
+            plain.iter().all(|PlainEntry { sequence, time_ms, place, body }| {
+                let own = Own { place: *place, ..Own::default() };
+                let body = Offered::Part(block, body.clone());
+                out.offer(*sequence, Times::stored(*time_ms, None, 0), own, body)
+            })
+        };
+        (format!("{:?}", out.finish().expect("no damage")), goes_on)
+    }
+
+    proptest! {
+        #[test]
+        fn plain_entries_that_are_offered_together_are_taken_as_if_each_were_offered(
+            lengths in prop::collection::vec(0_usize..20, 1..20),
+            entries in 0_usize..25,
+            body_bytes in prop_oneof![Just(u64::MAX), 0_u64..100],
+            (first_always, is_sufficient) in any::<(bool, bool)>(),
+            lowest in 0_u64..10,
+            alive_from_ms in prop_oneof![Just(0), 995_u64..1010],
+        ) {
+            let block = Bytes::from((0..=255).cycle().take(600).collect::<Vec<u8>>());
+            let mut at = 0;
+            let plain: Vec<PlainEntry> = (1..).zip(&lengths).map(|(sequence, bytes)| {
+                let body = at..at + bytes;
+                at = body.end;
+                let place = (sequence % 3 == 0).then_some(CommitPlace(sequence));
+                PlainEntry { sequence, time_ms: 1000 + sequence, place, body }
+            }).collect();
+            let limit = Limit { entries, body_bytes, first_always, around_damage: false };
+            // One that needs nothing is never offered anything.
+            prop_assume!(entries > 0 || !is_sufficient);
+            let case = (limit, is_sufficient, lowest, alive_from_ms);
+            prop_assert_eq!(
+                offered(case, &plain, &block, true),
+                offered(case, &plain, &block, false)
+            );
+        }
     }
 }

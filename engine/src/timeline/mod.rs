@@ -19,6 +19,7 @@ pub(crate) mod overlay;
 mod sight;
 
 pub(crate) use bodies::Offered;
+pub use bodies::PlainEntry;
 pub(crate) use changes::{Changes, Edit};
 pub(crate) use collect::{Collected, Collector, Own};
 pub(crate) use end::Span;

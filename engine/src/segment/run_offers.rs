@@ -1,0 +1,202 @@
+//! Offers one timeline's entries in a segment to a read, in both directions.
+//!
+//! Entries that are plain, as nearly all are that share no body, are offered together, as long as
+//! no changes are met. A descending read takes from the end of a block what it wants, and only
+//! passes over what is before.
+//!
+//! Damage is passed to the collector, which ends the read or continues after it (P5). A block or a
+//! page of the run table that cannot be read hides the sequences from its first one, which is in
+//! the index, to the first one of the next. An entry whose shared body cannot be read is still an
+//! entry; its time is between those of its neighbours.
+
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+
+use super::runs::{BlockAt, RunEntries, RunsOf, take_plain};
+use crate::error::Result;
+use crate::format::run::{EntryContent, SharedBody};
+use crate::ids::Sequence;
+use crate::timeline::{Collector, Offered, Own, Times};
+
+/// The factor by which a descending read takes more entries of a block than before, each time that
+/// the ones it took were not enough: it decodes few that it does not need, and few of them twice.
+const MORE_AT_A_TIME: Sequence = 4;
+
+impl RunsOf<'_> {
+    /// Offers the entries from `low` to `high`, ascending.
+    pub fn ascending(
+        &mut self,
+        low: Sequence,
+        high: Sequence,
+        out: &mut Collector<'_>,
+    ) -> Result<()> {
+        let mut next = self.first_from(low)?;
+        while let Some(block_at) = next.filter(|block_at| block_at.run.first <= high) {
+            let mut from = block_at.run.first;
+            let goes_on = match self.block_ascending(&block_at, low..=high, &mut from, out) {
+                Err(error) if error.is_damage() => {
+                    let (last, to_ms) = self.reach(&block_at)?;
+                    out.offer_lost(
+                        (from.max(low), last.min(high)),
+                        self.entry.latest_start(to_ms),
+                        &error,
+                    )
+                }
+                goes_on => goes_on?,
+            };
+            if !goes_on {
+                return Ok(());
+            }
+            next = self.next(block_at)?;
+        }
+        Ok(())
+    }
+
+    /// Offers the entries of one block. `from` becomes the sequence after the last one that was
+    /// read.
+    fn block_ascending(
+        &mut self,
+        block_at: &BlockAt,
+        wanted: RangeInclusive<Sequence>,
+        from: &mut Sequence,
+        out: &mut Collector<'_>,
+    ) -> Result<bool> {
+        let block = self.block(block_at)?;
+        let (mut run, most) = self.run_from(block_at, &block, &wanted)?;
+        out.reserve(most);
+        let mut plain = Vec::new();
+        loop {
+            if out.takes_plain() {
+                let last = run.next_sequence().saturating_add(out.wanted() as Sequence);
+                let wanted = *wanted.start()..=last.min(*wanted.end());
+                take_plain(&mut run, &wanted, most.min(out.wanted()), &mut plain);
+                if !out.offer_plain(&block, plain.drain(..)) {
+                    return Ok(false);
+                }
+                *from = run.next_sequence().max(*from);
+            }
+            let Some((sequence, content)) = run.next_entry() else { break };
+            if sequence > *wanted.end() {
+                return Ok(false);
+            }
+            *from = sequence + 1;
+            if sequence >= *wanted.start()
+                && !self.offer(block_at, sequence, &content, &block, out)?
+            {
+                return Ok(false);
+            }
+        }
+        self.check_end(block_at, &run).map(|()| true)
+    }
+
+    /// Offers the entries from `high` to `low`.
+    pub fn descending(
+        &mut self,
+        low: Sequence,
+        high: Sequence,
+        out: &mut Collector<'_>,
+    ) -> Result<()> {
+        let mut next = self.seek(|first, _| first > high)?;
+        while let Some(block_at) = next {
+            let goes_on = self.block_descending(&block_at, low, high, out)?;
+            if !goes_on || block_at.run.first <= low {
+                return Ok(());
+            }
+            next = self.previous(block_at)?;
+        }
+        Ok(())
+    }
+
+    /// Offers the entries of one block, the last ones first: as many as the collector wants, then
+    /// more at a time, should most of them not be visible. What is before them is passed over.
+    fn block_descending(
+        &mut self,
+        block_at: &BlockAt,
+        low: Sequence,
+        high: Sequence,
+        out: &mut Collector<'_>,
+    ) -> Result<bool> {
+        let (last, to_ms) = self.reach(block_at)?;
+        let low = low.max(block_at.run.first);
+        let (mut high, mut count) = (high.min(last), out.wanted().max(1) as Sequence);
+        while low <= high {
+            let from = low.max(high.saturating_sub(count - 1));
+            count = count.saturating_mul(MORE_AT_A_TIME);
+            let RunEntries { block, plain, found, damage } =
+                self.entries_within(block_at, from..=high, out.takes_plain())?;
+            let mut lowest = from;
+            if let Some((hidden, error)) = damage.filter(|(hidden, _)| *hidden <= high) {
+                let range = (hidden.max(low), high);
+                if !out.offer_lost(range, self.entry.latest_start(to_ms), &error) {
+                    return Ok(false);
+                }
+                lowest = from.min(hidden);
+            }
+            out.reserve(found.len() + plain.len());
+            for (sequence, content) in found.iter().rev() {
+                if !self.offer(block_at, *sequence, content, &block, out)? {
+                    return Ok(false);
+                }
+            }
+            if !plain.is_empty() && !out.offer_plain(&block, plain.into_iter().rev()) {
+                return Ok(false);
+            }
+            high = lowest.saturating_sub(1);
+        }
+        Ok(true)
+    }
+
+    /// Offers an entry to the collector. Its body is a slice of its block.
+    fn offer(
+        &mut self,
+        block_at: &BlockAt,
+        sequence: Sequence,
+        content: &EntryContent,
+        block: &Bytes,
+        out: &mut Collector<'_>,
+    ) -> Result<bool> {
+        let (number, own_start_ms) = match content {
+            EntryContent::Inline { times, is_elsewhere: true, place: body, .. }
+                if out.needs_body(sequence, times, (*body, self.applied_to())) =>
+            {
+                let error = self.damaged(block_at, "the edit of an entry is in no younger segment");
+                return Ok(out.offer_without_body(
+                    sequence,
+                    (*times, *times),
+                    self.applied_to(),
+                    &error,
+                ));
+            }
+            EntryContent::Inline { times, body, place, is_elsewhere } => {
+                let (applied_to, is_elsewhere) = (self.applied_to(), *is_elsewhere);
+                let own = Own { place: *place, applied_to, is_elsewhere };
+                let body = Offered::Part(block, body.clone());
+                return Ok(out.offer(sequence, *times, own, body));
+            }
+            EntryContent::Shared { number, own_start_ms } => (*number, *own_start_ms),
+        };
+        if !out.may_show(sequence) {
+            return Ok(!out.is_full());
+        }
+        let applied_to = self.applied_to();
+        match self.shared(block_at, sequence, number) {
+            Ok((SharedBody { time_ms, expire_at_ms, place }, block, body)) => {
+                let times = Times::stored(time_ms, own_start_ms, expire_at_ms);
+                let own = Own { place, applied_to, is_elsewhere: false };
+                Ok(out.offer(sequence, times, own, Offered::Part(block, body)))
+            }
+            Err(error) if error.is_damage() => {
+                let (from_ms, to_ms) = self.times_around(block_at, sequence)?;
+                let times = |time_ms| Times::stored(time_ms, own_start_ms, 0);
+                Ok(out.offer_without_body(
+                    sequence,
+                    (times(from_ms), times(to_ms)),
+                    applied_to,
+                    &error,
+                ))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
