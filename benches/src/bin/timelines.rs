@@ -15,6 +15,10 @@ use clap::{Parser, ValueEnum};
 use strandline_benches::scale::load::{End, compact, load};
 use strandline_benches::scale::{Data, reads};
 
+/// As in the server: what an allocator keeps of freed memory is a part of what this measures.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(about = "Loads millions of timelines, and tells what they cost to open and to read.")]
 struct Arguments {

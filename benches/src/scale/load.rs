@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use strandline::{Batch, Durability, Engine, Ticket};
+use parking_lot::Mutex;
+use strandline::{Batch, Durability, Engine, Stats, Ticket};
 
 use super::{Data, process};
 use crate::workload::{Bodies, Random};
@@ -30,6 +32,7 @@ pub enum End {
 /// Loads all entries. With ids a batch is one append, otherwise a hundred.
 pub fn load(data: &Data, dir: &Path, end: End) -> Result<()> {
     let engine = Engine::open(dir, data.options())?;
+    let watched = Memory::watch(&engine);
     let store = engine.store("messages")?;
     let (bodies, mut random) = (Bodies::new(1), Random::new(2));
     let start = Instant::now();
@@ -75,8 +78,44 @@ pub fn load(data: &Data, dir: &Path, end: End) -> Result<()> {
         (figure("flush_bytes") + figure("merge_bytes")) as f64 / 1e6
     );
     println!("| largest memory of the loading process, MB | {:.0} |", process::memory_mb("VmHWM")?);
+    watched.print();
     engine.close()?;
     if end == End::Compacted { compact(data, dir) } else { Ok(()) }
+}
+
+/// The moment at which the process had the most anonymous memory, and what the engine counted then.
+struct Memory {
+    largest: Arc<Mutex<(f64, Option<Stats>)>>,
+}
+
+impl Memory {
+    /// Looks ten times a second, as long as the process runs.
+    fn watch(engine: &Engine) -> Memory {
+        let largest = Arc::new(Mutex::new((0.0, None)));
+        std::thread::spawn({
+            let (engine, largest) = (engine.clone(), largest.clone());
+            move || {
+                while let Ok(anonymous_mb) = process::memory_mb("RssAnon") {
+                    let mut largest = largest.lock();
+                    if anonymous_mb > largest.0 {
+                        *largest = (anonymous_mb, Some(engine.stats()));
+                    }
+                    drop(largest);
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+        });
+        Memory { largest }
+    }
+
+    fn print(&self) {
+        let (anonymous_mb, Some(stats)) = &*self.largest.lock() else { return };
+        let mb = |bytes: u64| bytes as f64 / 1e6;
+        println!("| anonymous memory, at its largest, MB | {anonymous_mb:.0} |");
+        println!("| of it memtables, MB | {:.0} |", mb(stats.memtable_bytes));
+        println!("| of it the cache, MB | {:.0} |", mb(stats.cache_bytes));
+        println!("| sealed memtables then | {} |", stats.sealed_memtables);
+    }
 }
 
 /// Merges everything into one segment.

@@ -152,7 +152,7 @@ fn a_drop_during_appends_flushes_and_merges_leaves_nothing_behind() {
             let (engine, store) = (engine.clone(), store.clone());
             move || {
                 let mut acknowledged = 0;
-                for number in 0..1000_u64 {
+                for number in 0..100_000_u64 {
                     let batch = Batch::new().append(&store, b"t", [b'x'; 300]);
                     match engine.submit(batch).and_then(strandline::Ticket::wait) {
                         Ok(receipt) => acknowledged = receipt.sequences[0],
