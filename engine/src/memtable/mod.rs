@@ -388,6 +388,7 @@ impl Memtable {
             let most = out.wanted().clamp(1, TAKEN);
             self.take(slot, (low, high), (descending, most), watermark, &mut taken);
             let is_last = taken.len() < most;
+            out.reserve(taken.len());
             for (sequence, body) in taken.drain(..) {
                 let own = Own { place: body.shared_place(), ..Own::default() };
                 if !out.offer(sequence, body.times, own, Offered::Slice(body.bytes)) {
@@ -414,6 +415,7 @@ impl Memtable {
         let slot = shard.slots.at(slot.slot);
         let end = slot.index_of(high.saturating_add(1)).min(slot.visible(watermark));
         let indexes = slot.index_of(low).min(end)..end;
+        taken.reserve(indexes.len().min(most));
         let bodies = self.bodies.read();
         let mut take = |index: usize| {
             taken.push((slot.sequence(index), bodies.at(slot.bodies[index]).clone()));
