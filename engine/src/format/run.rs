@@ -245,7 +245,7 @@ impl<'a> RunReader<'a> {
         self.remaining
     }
 
-    /// A sequence above all entries that were read, and not above those that were not.
+    /// The lowest sequence that the next entry can have.
     pub fn next_sequence(&self) -> Sequence {
         self.sequence
     }
@@ -263,7 +263,10 @@ impl<'a> RunReader<'a> {
                 }
                 continue;
             }
-            let Some(shared) = self.shared.checked_add((head >> 1) - 1) else { return };
+            let shared = self.shared.checked_add((head >> 1) - 1);
+            let Some(shared) = shared.filter(|shared| u32::try_from(*shared).is_ok()) else {
+                return;
+            };
             (self.shared, self.heads) = (shared, heads);
             self.sequence += 1;
             self.remaining -= 1;

@@ -1,13 +1,14 @@
 //! Offers one timeline's entries in a segment to a read, in both directions.
 //!
-//! Entries that are plain, as nearly all are that share no body, are offered together, as long as
-//! no changes are met. A descending read takes from the end of a block what it wants, and only
-//! passes over what is before.
+//! Plain entries are offered together if the read has met no changes. A descending read decodes the
+//! entries at the end of a block that it needs, and passes over the others.
 //!
 //! Damage is passed to the collector, which ends the read or continues after it (P5). A block or a
 //! page of the run table that cannot be read hides the sequences from its first one, which is in
 //! the index, to the first one of the next. An entry whose shared body cannot be read is still an
 //! entry; its time is between those of its neighbours.
+//!
+//! This file does not know how a block is found, or what a page may hold.
 
 use std::ops::RangeInclusive;
 
@@ -19,9 +20,9 @@ use crate::format::run::{EntryContent, SharedBody};
 use crate::ids::Sequence;
 use crate::timeline::{Collector, Offered, Own, Times};
 
-/// The factor by which a descending read takes more entries of a block than before, each time that
-/// the ones it took were not enough: it decodes few that it does not need, and few of them twice.
-const MORE_AT_A_TIME: Sequence = 4;
+/// The maximum number of plain entries that an ascending read decodes before it offers them: the
+/// limit of bytes may take few of them.
+const AT_A_TIME: usize = 256;
 
 impl RunsOf<'_> {
     /// Offers the entries from `low` to `high`, ascending.
@@ -63,18 +64,21 @@ impl RunsOf<'_> {
         out: &mut Collector<'_>,
     ) -> Result<bool> {
         let block = self.block(block_at)?;
-        let (mut run, most) = self.run_from(block_at, &block, &wanted)?;
+        let (mut run, most) = self.run_from(block_at, &block, &wanted, from)?;
         out.reserve(most);
         let mut plain = Vec::new();
         loop {
             if out.takes_plain() {
-                let last = run.next_sequence().saturating_add(out.wanted() as Sequence);
-                let wanted = *wanted.start()..=last.min(*wanted.end());
-                take_plain(&mut run, &wanted, most.min(out.wanted()), &mut plain);
-                if !out.offer_plain(&block, plain.drain(..)) {
-                    return Ok(false);
+                let count = out.wanted().clamp(1, AT_A_TIME);
+                let first = run.next_sequence().max(*wanted.start());
+                let last = first.saturating_add(count as Sequence - 1).min(*wanted.end());
+                take_plain(&mut run, &(*wanted.start()..=last), most.min(count), &mut plain);
+                if let Some(last) = plain.last() {
+                    *from = last.sequence + 1;
+                    if !out.offer_plain(&block, plain.drain(..)) {
+                        return Ok(false);
+                    }
                 }
-                *from = run.next_sequence().max(*from);
             }
             let Some((sequence, content)) = run.next_entry() else { break };
             if sequence > *wanted.end() {
@@ -108,8 +112,8 @@ impl RunsOf<'_> {
         Ok(())
     }
 
-    /// Offers the entries of one block, the last ones first: as many as the collector wants, then
-    /// more at a time, should most of them not be visible. What is before them is passed over.
+    /// Offers the entries of one block, the last ones first: as many as the collector wants, and all
+    /// others if some of these were not visible. So each entry is decoded twice at the most.
     fn block_descending(
         &mut self,
         block_at: &BlockAt,
@@ -119,10 +123,9 @@ impl RunsOf<'_> {
     ) -> Result<bool> {
         let (last, to_ms) = self.reach(block_at)?;
         let low = low.max(block_at.run.first);
-        let (mut high, mut count) = (high.min(last), out.wanted().max(1) as Sequence);
+        let mut high = high.min(last);
+        let mut from = low.max(high.saturating_sub(out.wanted().saturating_sub(1) as Sequence));
         while low <= high {
-            let from = low.max(high.saturating_sub(count - 1));
-            count = count.saturating_mul(MORE_AT_A_TIME);
             let RunEntries { block, plain, found, damage } =
                 self.entries_within(block_at, from..=high, out.takes_plain())?;
             let mut lowest = from;
@@ -142,7 +145,10 @@ impl RunsOf<'_> {
             if !plain.is_empty() && !out.offer_plain(&block, plain.into_iter().rev()) {
                 return Ok(false);
             }
-            high = lowest.saturating_sub(1);
+            if lowest <= low {
+                break;
+            }
+            (from, high) = (low, lowest - 1);
         }
         Ok(true)
     }

@@ -54,7 +54,7 @@ enum Position {
 #[derive(Default)]
 pub(super) struct RunEntries {
     pub(super) block: Bytes,
-    /// The first of them, if they are plain and were asked for like this.
+    /// The entries before the first one that is not plain; empty unless plain ones are apart.
     pub(super) plain: Vec<PlainEntry>,
     /// The others.
     pub(super) found: Vec<(Sequence, EntryContent)>,
@@ -210,15 +210,20 @@ impl<'a> RunsOf<'a> {
     }
 
     /// The run in a block, without most of what is below the wanted entries, and the maximum number
-    /// of these.
+    /// of these. `from` becomes the sequence after what was passed over.
     pub(super) fn run_from<'b>(
         &self,
         block_at: &BlockAt,
         block: &'b [u8],
         wanted: &RangeInclusive<Sequence>,
+        from: &mut Sequence,
     ) -> Result<(RunReader<'b>, usize)> {
         let mut run = self.run_in(block_at, block)?;
+        let all = run.remaining();
         run.skip_below(*wanted.start());
+        if run.remaining() < all {
+            *from = run.next_sequence();
+        }
         let most = wanted.end().saturating_sub(*wanted.start()).saturating_add(1);
         // A broken run may claim any number of entries; each takes a byte.
         let most = run.remaining().min(most).min(block.len() as u64);
@@ -268,11 +273,10 @@ impl<'a> RunsOf<'a> {
         entries: &mut RunEntries,
     ) -> Result<()> {
         entries.block = self.block(block_at)?;
-        let (mut run, most) = self.run_from(block_at, &entries.block, wanted)?;
-        *from = run.next_sequence();
+        let (mut run, most) = self.run_from(block_at, &entries.block, wanted, from)?;
         if plain_apart {
             take_plain(&mut run, wanted, most, &mut entries.plain);
-            *from = run.next_sequence().max(*from);
+            *from = entries.plain.last().map_or(*from, |last| last.sequence + 1);
         }
         entries.found.reserve(most - entries.plain.len());
         while let Some((sequence, content)) = run.next_entry() {
@@ -322,9 +326,11 @@ pub(super) fn take_plain(
     most: usize,
     plain: &mut Vec<PlainEntry>,
 ) {
-    plain.reserve(most);
     run.plain_to(*wanted.end(), |entry| {
         if entry.sequence >= *wanted.start() {
+            if plain.is_empty() {
+                plain.reserve(most);
+            }
             plain.push(entry);
         }
     });

@@ -1,8 +1,8 @@
 //! The bodies of a page. Its memory is about what the limit of a page counts: a small body that is
 //! a small part of its memory is copied, so that it does not keep that memory alive.
 //!
-//! The entries of a page come block by block, and their bodies are slices of the blocks. When the
-//! next block begins, the number of bytes that the page takes of the last one is known: if that is
+//! The entries of a page come block by block, but for runs with both kinds of entries, and their
+//! bodies are slices of the blocks. When the next block begins, the number of bytes that the page takes of the last one is known: if that is
 //! less than a quarter of the block, or the block is large, copies that share memory of their own
 //! replace the slices. A body that is most of a large block stays a slice.
 //!
@@ -40,8 +40,8 @@ impl Offered<'_> {
     }
 }
 
-/// An entry with a body of its own and no lifetime of its own, which began at its time: as nearly
-/// all are that share no body.
+/// An entry with its own body, without an expiry of its own, whose lifetime starts at its time. Most
+/// entries without a shared body are plain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlainEntry {
     /// Its sequence.
@@ -102,7 +102,7 @@ impl PageBodies {
         }
     }
 
-    /// So many more bytes of the block are in the page.
+    /// Adds to the number of bytes that the page takes of the block.
     #[inline]
     pub fn count_part(&mut self, bytes: usize) {
         self.part_bytes += bytes;
@@ -120,7 +120,8 @@ impl PageBodies {
                 entry.body = Bytes::copy_from_slice(&entry.body);
             }
         }
-        self.loose.retain(|index| *index < self.first);
+        // The indexes are in order.
+        self.loose.truncate(self.loose.partition_point(|index| *index < self.first));
         self.loose.extend(self.first..entries.len());
     }
 

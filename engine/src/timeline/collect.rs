@@ -212,7 +212,6 @@ impl<'v> Collector<'v> {
         let (before, mut sum) = (self.taken.body_bytes, self.taken.body_bytes);
         let entries = &mut self.taken.entries;
         let (taken_before, mut last_body) = (entries.len(), None);
-        self.kept.go_on_in(block, entries);
         for PlainEntry { sequence, time_ms, place, body } in plain {
             if sequence < lowest || time_ms < alive_from_ms {
                 continue;
@@ -221,6 +220,9 @@ impl<'v> Collector<'v> {
             if room == 0 || (with_it > most_bytes && !first) {
                 self.taken.more = true;
                 break;
+            }
+            if entries.len() == taken_before {
+                self.kept.go_on_in(block, entries);
             }
             (room, sum, first) = (room - 1, with_it, false);
             entries.push(Entry { sequence, time_ms, start_ms: time_ms, body: block.slice(body) });
@@ -530,6 +532,22 @@ mod tests {
             })
         };
         (format!("{:?}", out.finish().expect("no damage")), goes_on)
+    }
+
+    #[test]
+    fn an_offer_of_no_plain_entries_does_not_end_the_block_of_the_others() {
+        let shared = Bytes::from(vec![7; 10_000]);
+        let run = Bytes::from(vec![8; 10_000]);
+        let mut out = Collector::new(Limit::entries(9), false, Sight::default());
+        for sequence in 1..=4 {
+            let at = 1000 * sequence as usize;
+            let body = Offered::Part(&shared, at..at + 1000);
+            assert!(out.offer_plain(&run, std::iter::empty()));
+            assert!(out.offer(sequence, Times::default(), Own::default(), body));
+        }
+        let entries = out.finish().expect("no damage").entries;
+        let is_slice = |entry: &Entry| shared.as_ptr_range().contains(&entry.body.as_ptr());
+        assert!(entries.len() == 4 && entries.iter().all(is_slice), "they are 40 % of their block");
     }
 
     proptest! {
