@@ -112,8 +112,8 @@ impl RunsOf<'_> {
         Ok(())
     }
 
-    /// Offers the entries of one block, the last ones first: as many as the collector wants, and all
-    /// others if some of these were not visible. So each entry is decoded twice at the most.
+    /// Offers the entries of one block, the last ones first: as many as the collector wants, and
+    /// all others if some of these were not visible. So each entry is decoded twice at the most.
     fn block_descending(
         &mut self,
         block_at: &BlockAt,

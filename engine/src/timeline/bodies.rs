@@ -1,9 +1,9 @@
 //! The bodies of a page. Its memory is about what the limit of a page counts: a small body that is
 //! a small part of its memory is copied, so that it does not keep that memory alive.
 //!
-//! The entries of a page come block by block, but for runs with both kinds of entries, and their
-//! bodies are slices of the blocks. When the next block begins, the number of bytes that the page takes of the last one is known: if that is
-//! less than a quarter of the block, or the block is large, copies that share memory of their own
+//! The bodies of a page are slices of blocks, and most entries come block by block. When the next
+//! block begins, the number of bytes that the page takes of the last one is known: if that is less
+//! than a quarter of the block, or the block is large, copies that share memory of their own
 //! replace the slices. A body that is most of a large block stays a slice.
 //!
 //! This file does not know which entries are in a page.
@@ -40,8 +40,8 @@ impl Offered<'_> {
     }
 }
 
-/// An entry with its own body, without an expiry of its own, whose lifetime starts at its time. Most
-/// entries without a shared body are plain.
+/// An entry with its own body, without an expiry of its own, whose lifetime starts at its time.
+/// Most entries without a shared body are plain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlainEntry {
     /// Its sequence.
