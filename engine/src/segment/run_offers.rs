@@ -206,3 +206,153 @@ impl RunsOf<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::{BlockCache, Segment, SegmentPlan, SegmentWriter};
+    use super::*;
+    use crate::entry::Limit;
+    use crate::format::block::Compression;
+    use crate::format::manifest::Copies;
+    use crate::ids::{CommitPlace, EngineId, Lsn, StoreId};
+    use crate::timeline::{End, Lifetimes, Sight, Times};
+    use crate::vfs::Dir;
+    use crate::vfs::simulated::SimulatedDisk;
+
+    const NAME: &[u8] = b"c/1";
+    const NOW_MS: u64 = 1200;
+
+    /// The kinds of entries that a run can have.
+    #[derive(Clone, Copy, Debug)]
+    enum Kind {
+        Plain,
+        Placed,
+        OwnStart,
+        /// Half of them have expired.
+        OwnExpiry,
+        Shared,
+    }
+
+    type Written = (Sequence, Times, Vec<u8>);
+
+    /// Entries in order, and a segment that has them.
+    fn segment(entries: &[(Kind, u64, usize)]) -> (Vec<Written>, Segment) {
+        let dir = Dir::new(Arc::new(SimulatedDisk::new()));
+        let (engine, cache) = (EngineId([7; 16]), Arc::new(BlockCache::new(1 << 20, 8)));
+        let plan = SegmentPlan {
+            number: 6,
+            store: StoreId(1),
+            partition: 0,
+            ttl_ms: 0,
+            tier: 0,
+            dropped: false,
+            compression: Compression::None,
+            copies: Copies::Once,
+            from: Lsn(0),
+            to: Lsn(512),
+            changed_to: Lsn(512),
+            now_ms: NOW_MS,
+        };
+        let mut written: Vec<Written> = Vec::new();
+        let mut sequence = 0;
+        for (number, (kind, step, bytes)) in entries.iter().enumerate() {
+            sequence += step;
+            let time_ms = 1000 + number as u64;
+            let times = match kind {
+                Kind::OwnStart => Times::stored(time_ms, Some(1100), 0),
+                Kind::OwnExpiry => Times::stored(time_ms, None, NOW_MS - 1 + sequence % 2 * 2),
+                Kind::Plain | Kind::Placed | Kind::Shared => Times::stored(time_ms, None, 0),
+            };
+            written.push((sequence, times, vec![number as u8; *bytes]));
+        }
+        let write = || {
+            let mut writer = SegmentWriter::create(&dir, engine, 1, plan)?;
+            let mut numbers = Vec::new();
+            for ((kind, ..), (_, times, body)) in entries.iter().zip(&written) {
+                if matches!(kind, Kind::Shared) {
+                    let shared = SharedBody { time_ms: times.time_ms, ..SharedBody::default() };
+                    numbers.push(writer.body(shared, body)?);
+                }
+            }
+            let (mut numbers, mut end) = (numbers.into_iter(), End::NEVER);
+            writer.begin(NAME);
+            for ((kind, ..), (sequence, times, body)) in entries.iter().zip(&written) {
+                let place = matches!(kind, Kind::Placed).then_some(CommitPlace(7 * sequence));
+                match numbers.len() {
+                    left if left > 0 && matches!(kind, Kind::Shared) => {
+                        writer.shared(*sequence, numbers.next().expect("one each"), None)?;
+                    }
+                    _ => writer.inline(*sequence, *times, place, body)?,
+                }
+                end.append(*sequence, times);
+            }
+            writer.end(end)?;
+            writer.finish()
+        };
+        let record = write().expect("written");
+        (written, Segment::open(&dir, engine, record, &cache))
+    }
+
+    fn kind() -> impl Strategy<Value = Kind> {
+        prop_oneof![
+            6 => Just(Kind::Plain),
+            1 => Just(Kind::Placed),
+            1 => Just(Kind::OwnStart),
+            1 => Just(Kind::OwnExpiry),
+            2 => Just(Kind::Shared),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn each_page_of_any_runs_has_the_visible_entries_in_its_direction(
+            entries in prop::collection::vec(
+                (
+                    kind(),
+                    prop_oneof![9 => Just(1_u64), 1 => 2_u64..9],
+                    prop_oneof![5 => 0_usize..40, 1 => 2000_usize..5000],
+                ),
+                1..150,
+            ),
+            (limit, sufficient) in (1_usize..60, any::<bool>()),
+            (low, high) in (0_u64..200, 0_u64..300),
+            (lowest, alive_from_ms) in (0_u64..80, prop_oneof![Just(0_u64), 1000_u64..1100]),
+            descending: bool,
+        ) {
+            let (written, segment) = segment(&entries);
+            let lifetimes = Lifetimes { now_ms: NOW_MS, ttl_ms: 0, alive_from_ms };
+            let mut visible: Vec<_> = written
+                .into_iter()
+                .filter(|(sequence, Times { start_ms, expire_at_ms, .. }, _)| {
+                    (low.max(lowest)..=high).contains(sequence)
+                        && *start_ms >= alive_from_ms
+                        && (*expire_at_ms == 0 || *expire_at_ms > NOW_MS)
+                })
+                .map(|(sequence, times, body)| (sequence, times.time_ms, times.start_ms, body))
+                .collect();
+            if descending {
+                visible.reverse();
+            }
+            let sight = Sight { lifetimes, lowest, ..Sight::default() };
+            let mut out = Collector::new(Limit::entries(limit), descending, sight);
+            if sufficient {
+                out = out.sufficient();
+            }
+            let entry = segment.find(NAME).expect("can be read").expect("is there");
+            segment.read(NAME, &entry, low, high, &mut out).expect("can be read");
+            let page = out.finish().expect("no damage");
+            prop_assert_eq!(page.more, !sufficient && visible.len() > limit);
+            visible.truncate(limit);
+            let read: Vec<_> = page
+                .entries
+                .into_iter()
+                .map(|entry| (entry.sequence, entry.time_ms, entry.start_ms, entry.body.to_vec()))
+                .collect();
+            prop_assert_eq!(read, visible);
+        }
+    }
+}
