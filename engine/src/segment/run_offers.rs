@@ -228,7 +228,7 @@ mod tests {
 
     /// The kinds of entries that a run can have.
     #[derive(Clone, Copy, Debug)]
-    enum Kind {
+    enum Shape {
         Plain,
         Placed,
         OwnStart,
@@ -237,10 +237,10 @@ mod tests {
         Shared,
     }
 
-    type Written = (Sequence, Times, Vec<u8>);
+    type WrittenEntry = (Sequence, Times, Vec<u8>);
 
     /// Entries in order, and a segment that has them.
-    fn segment(entries: &[(Kind, u64, usize)]) -> (Vec<Written>, Segment) {
+    fn segment(entries: &[(Shape, u64, usize)]) -> (Vec<WrittenEntry>, Segment) {
         let dir = Dir::new(Arc::new(SimulatedDisk::new()));
         let (engine, cache) = (EngineId([7; 16]), Arc::new(BlockCache::new(1 << 20, 8)));
         let plan = SegmentPlan {
@@ -257,15 +257,15 @@ mod tests {
             changed_to: Lsn(512),
             now_ms: NOW_MS,
         };
-        let mut written: Vec<Written> = Vec::new();
+        let mut written: Vec<WrittenEntry> = Vec::new();
         let mut sequence = 0;
         for (number, (kind, step, bytes)) in entries.iter().enumerate() {
             sequence += step;
             let time_ms = 1000 + number as u64;
             let times = match kind {
-                Kind::OwnStart => Times::stored(time_ms, Some(1100), 0),
-                Kind::OwnExpiry => Times::stored(time_ms, None, NOW_MS - 1 + sequence % 2 * 2),
-                Kind::Plain | Kind::Placed | Kind::Shared => Times::stored(time_ms, None, 0),
+                Shape::OwnStart => Times::stored(time_ms, Some(1100), 0),
+                Shape::OwnExpiry => Times::stored(time_ms, None, NOW_MS - 1 + sequence % 2 * 2),
+                Shape::Plain | Shape::Placed | Shape::Shared => Times::stored(time_ms, None, 0),
             };
             written.push((sequence, times, vec![number as u8; *bytes]));
         }
@@ -273,7 +273,7 @@ mod tests {
             let mut writer = SegmentWriter::create(&dir, engine, 1, plan)?;
             let mut numbers = Vec::new();
             for ((kind, ..), (_, times, body)) in entries.iter().zip(&written) {
-                if matches!(kind, Kind::Shared) {
+                if matches!(kind, Shape::Shared) {
                     let shared = SharedBody { time_ms: times.time_ms, ..SharedBody::default() };
                     numbers.push(writer.body(shared, body)?);
                 }
@@ -281,9 +281,9 @@ mod tests {
             let (mut numbers, mut end) = (numbers.into_iter(), End::NEVER);
             writer.begin(NAME);
             for ((kind, ..), (sequence, times, body)) in entries.iter().zip(&written) {
-                let place = matches!(kind, Kind::Placed).then_some(CommitPlace(7 * sequence));
+                let place = matches!(kind, Shape::Placed).then_some(CommitPlace(7 * sequence));
                 match numbers.len() {
-                    left if left > 0 && matches!(kind, Kind::Shared) => {
+                    left if left > 0 && matches!(kind, Shape::Shared) => {
                         writer.shared(*sequence, numbers.next().expect("one each"), None)?;
                     }
                     _ => writer.inline(*sequence, *times, place, body)?,
@@ -297,13 +297,13 @@ mod tests {
         (written, Segment::open(&dir, engine, record, &cache))
     }
 
-    fn kind() -> impl Strategy<Value = Kind> {
+    fn kind() -> impl Strategy<Value = Shape> {
         prop_oneof![
-            6 => Just(Kind::Plain),
-            1 => Just(Kind::Placed),
-            1 => Just(Kind::OwnStart),
-            1 => Just(Kind::OwnExpiry),
-            2 => Just(Kind::Shared),
+            6 => Just(Shape::Plain),
+            1 => Just(Shape::Placed),
+            1 => Just(Shape::OwnStart),
+            1 => Just(Shape::OwnExpiry),
+            2 => Just(Shape::Shared),
         ]
     }
 
