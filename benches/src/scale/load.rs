@@ -89,13 +89,15 @@ struct Memory {
 }
 
 impl Memory {
-    /// Looks ten times a second, as long as the process runs.
+    /// Looks ten times a second, until it is printed.
     fn watch(engine: &Engine) -> Memory {
         let largest = Arc::new(Mutex::new((0.0, None)));
         std::thread::spawn({
-            let (engine, largest) = (engine.clone(), largest.clone());
+            let (engine, watched) = (engine.clone(), Arc::downgrade(&largest));
             move || {
-                while let Ok(anonymous_mb) = process::memory_mb("RssAnon") {
+                while let (Some(largest), Ok(anonymous_mb)) =
+                    (watched.upgrade(), process::memory_mb("RssAnon"))
+                {
                     let mut largest = largest.lock();
                     if anonymous_mb > largest.0 {
                         *largest = (anonymous_mb, Some(engine.stats()));
@@ -108,7 +110,7 @@ impl Memory {
         Memory { largest }
     }
 
-    fn print(&self) {
+    fn print(self) {
         let (anonymous_mb, Some(stats)) = &*self.largest.lock() else { return };
         let mb = |bytes: u64| bytes as f64 / 1e6;
         println!("| anonymous memory, at its largest, MB | {anonymous_mb:.0} |");

@@ -67,9 +67,7 @@ impl Drop for OnDisk {
 mod tests {
     use super::super::{Segment, SegmentPlan, SegmentWriter};
     use super::*;
-    use crate::format::block::Compression;
-    use crate::format::manifest::Copies;
-    use crate::ids::{EngineId, Lsn, StoreId};
+    use crate::ids::EngineId;
     use crate::timeline::{End, Times};
     use crate::vfs::simulated::SimulatedDisk;
 
@@ -79,22 +77,8 @@ mod tests {
     fn segment() -> (Dir, Arc<BlockCache>, Segment) {
         let dir = Dir::new(Arc::new(SimulatedDisk::new()));
         let (engine, cache) = (EngineId([7; 16]), Arc::new(BlockCache::new(0, 8)));
-        let plan = SegmentPlan {
-            number: 6,
-            store: StoreId(1),
-            partition: 1,
-            ttl_ms: 1000,
-            tier: 0,
-            dropped: false,
-            compression: Compression::None,
-            copies: Copies::Once,
-            from: Lsn(0),
-            to: Lsn(512),
-            changed_to: Lsn(512),
-            now_ms: 5,
-        };
         let written = || {
-            let mut writer = SegmentWriter::create(&dir, engine, 1, plan)?;
+            let mut writer = SegmentWriter::create(&dir, engine, 1, SegmentPlan::of_a_test())?;
             writer.begin(NAME);
             writer.inline(1, Times::new(5, 5, 0), None, b"hello")?;
             let mut end = End::NEVER;

@@ -216,9 +216,7 @@ mod tests {
     use super::super::{BlockCache, Segment, SegmentPlan, SegmentWriter};
     use super::*;
     use crate::entry::Limit;
-    use crate::format::block::Compression;
-    use crate::format::manifest::Copies;
-    use crate::ids::{CommitPlace, EngineId, Lsn, StoreId};
+    use crate::ids::{CommitPlace, EngineId};
     use crate::timeline::{End, Lifetimes, Sight, Times};
     use crate::vfs::Dir;
     use crate::vfs::simulated::SimulatedDisk;
@@ -243,20 +241,8 @@ mod tests {
     fn segment(entries: &[(Shape, u64, usize)]) -> (Vec<WrittenEntry>, Segment) {
         let dir = Dir::new(Arc::new(SimulatedDisk::new()));
         let (engine, cache) = (EngineId([7; 16]), Arc::new(BlockCache::new(1 << 20, 8)));
-        let plan = SegmentPlan {
-            number: 6,
-            store: StoreId(1),
-            partition: 0,
-            ttl_ms: 0,
-            tier: 0,
-            dropped: false,
-            compression: Compression::None,
-            copies: Copies::Once,
-            from: Lsn(0),
-            to: Lsn(512),
-            changed_to: Lsn(512),
-            now_ms: NOW_MS,
-        };
+        let plan =
+            SegmentPlan { partition: 0, ttl_ms: 0, now_ms: NOW_MS, ..SegmentPlan::of_a_test() };
         let mut written: Vec<WrittenEntry> = Vec::new();
         let mut sequence = 0;
         for (number, (kind, step, bytes)) in entries.iter().enumerate() {
@@ -282,11 +268,10 @@ mod tests {
             writer.begin(NAME);
             for ((kind, ..), (sequence, times, body)) in entries.iter().zip(&written) {
                 let place = matches!(kind, Shape::Placed).then_some(CommitPlace(7 * sequence));
-                match numbers.len() {
-                    left if left > 0 && matches!(kind, Shape::Shared) => {
-                        writer.shared(*sequence, numbers.next().expect("one each"), None)?;
-                    }
-                    _ => writer.inline(*sequence, *times, place, body)?,
+                if matches!(kind, Shape::Shared) {
+                    writer.shared(*sequence, numbers.next().expect("one each"), None)?;
+                } else {
+                    writer.inline(*sequence, *times, place, body)?;
                 }
                 end.append(*sequence, times);
             }

@@ -471,3 +471,24 @@ fn is_brief(plan: &SegmentPlan, start_ms: TimeMs, expire_at_ms: TimeMs) -> bool 
     let ttl_ms = if plan.ttl_ms == 0 { TimeMs::MAX } else { plan.ttl_ms };
     expire_at_ms != 0 && expire_at_ms < start_ms.saturating_add(ttl_ms)
 }
+
+#[cfg(test)]
+impl SegmentPlan {
+    /// The plan of a segment that a test writes.
+    pub(super) fn of_a_test() -> SegmentPlan {
+        SegmentPlan {
+            number: 6,
+            store: StoreId(1),
+            partition: 1,
+            ttl_ms: 1000,
+            tier: 0,
+            dropped: false,
+            compression: Compression::None,
+            copies: Copies::Once,
+            from: Lsn(0),
+            to: Lsn(512),
+            changed_to: Lsn(512),
+            now_ms: 5,
+        }
+    }
+}

@@ -206,14 +206,14 @@ impl<'v> Collector<'v> {
             return false;
         }
         let Limit { entries: most, body_bytes: most_bytes, first_always, .. } = self.limit;
-        let (lowest, alive_from_ms) = (self.sight.lowest, self.sight.lifetimes.alive_from_ms);
+        let (lowest, lifetimes) = (self.sight.lowest, self.sight.lifetimes);
         let mut room = most.saturating_sub(self.count());
         let mut first = first_always && self.is_empty();
         let (before, mut sum) = (self.taken.body_bytes, self.taken.body_bytes);
         let entries = &mut self.taken.entries;
         let (taken_before, mut last_body) = (entries.len(), None);
         for PlainEntry { sequence, time_ms, place, body } in plain {
-            if sequence < lowest || time_ms < alive_from_ms {
+            if sequence < lowest || lifetimes.is_expired(time_ms) {
                 continue;
             }
             let with_it = sum + body.len() as u64;
@@ -511,7 +511,8 @@ mod tests {
         out.finish().expect_err("the damage");
     }
 
-    /// What a collector has after plain entries of a block were offered, and whether it goes on.
+    /// The result of a collector after an offer of plain entries of a block, and whether it takes
+    /// more.
     fn offered(
         (limit, is_sufficient, lowest, alive_from_ms): (Limit, bool, Sequence, TimeMs),
         plain: &[PlainEntry],
